@@ -1,0 +1,7 @@
+"""`python -m ndserve`."""
+
+import sys
+
+from ndserve.cli import main
+
+sys.exit(main())

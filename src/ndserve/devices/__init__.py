@@ -1,0 +1,47 @@
+"""Devices: where arrays live and code runs. `open_device` is the lookup by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ndserve.devices.base import Device, DeviceUnavailableError
+from ndserve.devices.cpu import CpuDevice
+from ndserve.errors import StartupError
+
+
+def _open_cpu(index: int) -> Device:
+    return CpuDevice()
+
+
+def _open_cuda(index: int) -> Device:
+    try:
+        # Imported here alone: CuPy is an optional library, and importing it takes a second.
+        from ndserve.devices.cuda import CudaDevice
+    except ImportError as error:
+        raise DeviceUnavailableError(
+            f"CuPy or a companion is not installed (no module {error.name}; pip install 'ndserve[cuda12]' or"
+            " 'ndserve[cuda13]')"
+        ) from None
+    return CudaDevice.open(index)
+
+
+OPENERS: dict[str, Callable[[int], Device]] = {"cpu": _open_cpu, "cuda": _open_cuda}
+
+
+def open_device(name: str) -> tuple[Device, str]:
+    """The device for `auto`, `cpu`, `cuda` or `cuda:N`, and one line that says why it was chosen.
+
+    `auto` tries CUDA and falls back to the CPU, saying what was missing.
+
+    Raises:
+        StartupError: the name is unknown, or that very device cannot be used.
+    """
+    if name == "auto":
+        try:
+            return OPENERS["cuda"](0), "a usable GPU was found"
+        except DeviceUnavailableError as missing:
+            return OPENERS["cpu"](0), f"no GPU can be used: {missing.message}"
+    kind, _, index = name.partition(":")
+    if kind not in OPENERS or not (index or "0").isdecimal() or (kind == "cpu" and index):
+        raise StartupError(f"unknown device {name!r}; use auto, cpu, cuda or cuda:N")
+    return OPENERS[kind](int(index or 0)), f"asked for by --device {name}"

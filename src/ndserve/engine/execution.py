@@ -1,0 +1,72 @@
+"""What a lane does with one batch: to the device, through the model or process, back to the host, apart again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from ndserve.devices.base import Device
+from ndserve.engine.targets import Target
+from ndserve.model_cache import batch_safety
+from ndserve.model_cache.session import Session
+from ndserve.processes.base import ModelCall
+from ndserve.types import Array, Batch, Batching, Tensors
+
+
+class Executed(NamedTuple):
+    """One mapping of outputs a task, and what the batch has shown of the target's batch safety, if anything."""
+
+    results: list[Tensors]
+    batching: Batching | None
+
+
+def execute(device: Device, target: Target, sessions: Mapping[str, Session], batch: Batch) -> Executed:
+    """Run a batch on the device; called on the lane's thread.
+
+    Raises:
+        Exception: whatever the model or the process raised.
+        ValueError: the outputs do not have one row for each row that went in.
+    """
+    call = _call(device, target, sessions, batch)
+    inputs = {name: device.to_device(parts) for name, parts in batch.parts().items()}
+    outputs = call(inputs)
+    device.synchronize()
+    results = batch.split({name: device.to_host(array) for name, array in outputs.items()})
+    if target.batching.mode != "untested":
+        return Executed(results, None)
+    run = host_run(device, call)
+    return Executed(results, batch_safety.with_request(run, batch.tasks[0].inputs))
+
+
+def host_run(device: Device, call: Callable[[Mapping[str, Array]], Mapping[str, Array]]) -> batch_safety.Run:
+    """The same call with host arrays on both sides."""
+
+    def run(inputs: Tensors) -> Tensors:
+        outputs = call({name: device.to_device([array]) for name, array in inputs.items()})
+        return {name: device.to_host(array) for name, array in outputs.items()}
+
+    return run
+
+
+def _call(
+    device: Device, target: Target, sessions: Mapping[str, Session], batch: Batch
+) -> Callable[[Mapping[str, Array]], Mapping[str, Array]]:
+    process = target.process
+    if process is None:
+        return sessions[target.name].run
+    models = {name: _model_call(session) for name, session in sessions.items()}
+    parameters = dict(batch.key.parameters)
+    return lambda inputs: process.run(device.xp, models, inputs, parameters)
+
+
+def _model_call(session: Session) -> ModelCall:
+    """A session as a process calls it: `models["digits"](x)`, or by input name where there are several."""
+
+    def call(*args: Array, **named: Array) -> Any:
+        names = [spec.name for spec in session.info.inputs]
+        if len(args) > len(names):
+            raise TypeError(f"model {session.info.name!r} takes {len(names)} inputs, not {len(args)}")
+        outputs = session.run({**dict(zip(names, args, strict=False)), **named})
+        return next(iter(outputs.values())) if len(outputs) == 1 else outputs
+
+    return call

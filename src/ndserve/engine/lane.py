@@ -1,0 +1,86 @@
+"""One thread that alone touches one device."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import Any, TypeVar
+
+from ndserve.devices.base import Device
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_Work = tuple[Callable[[], Any], "asyncio.Future[Any]"]
+
+
+class Lane:
+    """Runs what it is given, in order, on its own thread inside the device."""
+
+    def __init__(self, device: Device) -> None:
+        self.device = device
+        self.in_flight = 0
+        self._queue: SimpleQueue[_Work | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._serve, name=f"ndserve-{device.name}", daemon=True)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._on_dead: Callable[[str], None] | None = None
+
+    def start(self, on_dead: Callable[[str], None]) -> None:
+        """Start the thread; results go to the event loop that runs now, and so does the news that it has died."""
+        self._loop = asyncio.get_running_loop()
+        self._on_dead = on_dead
+        self._thread.start()
+
+    def run(self, work: Callable[[], T]) -> asyncio.Future[T]:
+        """What `work` gives or raises on the lane's thread."""
+        assert self._loop is not None
+        future: asyncio.Future[T] = self._loop.create_future()
+        self.in_flight += 1
+        self._queue.put((work, future))
+        return future
+
+    def stop(self, timeout: float) -> bool:
+        """End the thread after what it has been given. False when it has not ended within `timeout` seconds."""
+        self._queue.put(None)
+        if self._thread.is_alive():
+            self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def _serve(self) -> None:
+        assert self._loop is not None
+        try:
+            with self.device:
+                self._work(self._loop)
+        except BaseException as error:
+            assert self._on_dead is not None
+            logger.critical("the lane of %s has died", self.device.name, exc_info=error)
+            self._loop.call_soon_threadsafe(self._on_dead, f"the lane of {self.device.name} has died: {error!r}")
+
+    def _work(self, loop: asyncio.AbstractEventLoop) -> None:
+        while (item := self._queue.get()) is not None:
+            work, future = item
+            result: Any = None
+            error: BaseException | None = None
+            try:
+                result = work()
+            except BaseException as raised:  # a user's code may raise anything; the lane goes on
+                # A future cannot carry these, and SystemExit is not for a process to ask for.
+                plain = isinstance(raised, Exception) and not isinstance(raised, StopIteration)
+                error = raised if plain else RuntimeError(repr(raised))
+            if loop.is_closed():
+                return  # nobody is left to take the result
+            loop.call_soon_threadsafe(self._deliver, future, result, error)
+            del item, work, future, result, error  # hold no arrays while waiting
+
+    def _deliver(self, future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
+        self.in_flight -= 1
+        if future.done():
+            return
+        if error is None:
+            future.set_result(result)
+        else:
+            future.set_exception(error)

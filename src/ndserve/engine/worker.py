@@ -1,0 +1,201 @@
+"""The loop between the batcher and the lane: gets models in, keeps the lane busy, hands outcomes back."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import AbstractContextManager
+from functools import partial
+from typing import Any, NamedTuple
+
+from ndserve.engine.batcher import Batcher, Limits
+from ndserve.engine.execution import Executed, execute, host_run
+from ndserve.engine.lane import Lane
+from ndserve.engine.targets import Target, Targets
+from ndserve.errors import ExecutionError, NdserveError
+from ndserve.model_cache import batch_safety
+from ndserve.model_cache.cache import ModelCache
+from ndserve.model_cache.session import Session
+from ndserve.types import Batch, Batching, BatchKey, Failure, Task, Tensors
+
+logger = logging.getLogger(__name__)
+
+MAX_REASON = 2000
+"""Characters of an exception's text that a caller gets."""
+
+
+class Outcome(NamedTuple):
+    """How a task ended: with outputs or with a failure."""
+
+    task: Task
+    outputs: Tensors | None
+    failure: Failure | None
+
+
+OnOutcomes = Callable[[Sequence[Outcome]], object]
+
+
+class Worker:
+    """Keeps one lane busy.
+
+    An idle lane takes whatever waits. While a batch runs, the next one gathers; it joins the lane's queue early only
+    once it is full, so that the device goes from one full batch to the next without the event loop between them.
+    """
+
+    def __init__(
+        self,
+        targets: Targets,
+        lane: Lane,
+        cache: ModelCache,
+        clock: Callable[[], float],
+        on_outcomes: OnOutcomes,
+        on_dead: Callable[[str], None],
+    ) -> None:
+        self.batches = 0
+        self.batched_tasks = 0
+        self.batcher = Batcher(self._limits)
+        self._targets = targets
+        self._lane = lane
+        self._cache = cache
+        self._clock = clock
+        self._on_outcomes = on_outcomes
+        self._on_dead = on_dead
+        self._scheduled = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._jobs: set[asyncio.Task[None]] = set()
+
+    def add(self, task: Task, now: float) -> None:
+        """Queue a task. Everything that one tick of the loop brings is looked at together, in the next."""
+        self.batcher.add(task, now)
+        self.wake()
+
+    def wake(self) -> None:
+        if not self._scheduled:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._pump)
+
+    async def warm(self, target: Target) -> None:
+        """Load the target's models ahead of the first request, and probe them.
+
+        Raises:
+            ModelLoadError, ModelTooLargeError: as `ModelCache.loaded` says.
+        """
+        async with self._cache.loaded(target.models):
+            await self._probe(target)
+
+    async def close(self) -> None:
+        """Give up what is under way."""
+        if self._timer is not None:
+            self._timer.cancel()
+        for job in list(self._jobs):
+            job.cancel()
+        await asyncio.gather(*self._jobs, return_exceptions=True)
+
+    def _limits(self, key: BatchKey) -> Limits:
+        target = self._targets.of(key)
+        return Limits(target.limit, target.max_wait)
+
+    def _pump(self) -> None:
+        self._scheduled = False
+        now = self._clock()
+        while self._lane.in_flight < 2 and (turn := self.batcher.peek(now)) is not None:
+            if self._lane.in_flight and not turn.full:
+                break
+            target = self._targets.of(turn.key)
+            if not all(self._cache.resident(info) for info in target.models):
+                self.batcher.hold(target.key)
+                self._spawn(self._load(target))
+                continue
+            batch = self.batcher.next_batch(now)
+            assert batch is not None  # peek has just said so
+            batch.tasks = [task for task in batch.tasks if task.live]
+            if batch.tasks:
+                self._start(target, batch, now)
+        self._arm()
+
+    def _arm(self) -> None:
+        """Come back when a waiting batch falls due."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        wakeup = self.batcher.next_wakeup()
+        if wakeup is not None and not self._lane.in_flight:
+            delay = max(0.0, wakeup - self._clock())
+            self._timer = asyncio.get_running_loop().call_later(delay, self.wake)
+
+    def _spawn(self, job: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(job)
+        self._jobs.add(task)  # the loop alone would not keep it alive
+        task.add_done_callback(self._jobs.discard)
+
+    def _start(self, target: Target, batch: Batch, now: float) -> None:
+        for task in batch.tasks:
+            task.start(now)
+        lease = self._cache.lease(target.models)
+        sessions = lease.__enter__()
+        work = partial(execute, self._lane.device, target, sessions, batch)
+        self.batches += 1
+        self.batched_tasks += len(batch.tasks)
+        running = self._lane.run(work)
+        running.add_done_callback(partial(self._finish, target, batch, lease))
+
+    def _finish(
+        self,
+        target: Target,
+        batch: Batch,
+        lease: AbstractContextManager[dict[str, Session]],
+        running: asyncio.Future[Executed],
+    ) -> None:
+        lease.__exit__(None, None, None)
+        outcomes: list[Outcome] = []
+        error = running.exception()
+        if error is None:
+            executed = running.result()
+            if executed.batching is not None:
+                self._judge(target, executed.batching)
+            outcomes = [Outcome(task, out, None) for task, out in zip(batch.tasks, executed.results, strict=True)]
+        elif not self._lane.device.healthy():
+            self._on_dead(f"{self._lane.device.name} no longer answers: {error}")
+            return
+        elif len(batch.tasks) > 1:
+            for half in batch.halves():
+                self.batcher.put_back(half)
+        else:
+            outcomes = [Outcome(batch.tasks[0], None, _failure(target, error))]
+        self._pump()  # the device first; the callers are served while it works
+        if outcomes:
+            self._on_outcomes(outcomes)
+
+    async def _load(self, target: Target) -> None:
+        try:
+            async with self._cache.loaded(target.models):
+                await self._probe(target)
+                self.batcher.release(target.key)
+                self._pump()
+        except Exception as error:
+            logger.error("%s: %s", target.name, error)
+            failure = error.failure() if isinstance(error, NdserveError) else _failure(target, error)
+            self._on_outcomes([Outcome(task, None, failure) for task in self.batcher.drop(target.key)])
+
+    async def _probe(self, target: Target) -> None:
+        """Judge the batch safety of a model that has just been loaded, where random inputs can tell."""
+        if target.process is not None or target.batching.mode != "untested":
+            return
+        (info,) = target.models
+        with self._cache.lease(target.models) as sessions:
+            run = host_run(self._lane.device, sessions[target.name].run)
+            target.batching = await self._lane.run(partial(batch_safety.at_load, run, info))
+
+    def _judge(self, target: Target, batching: Batching) -> None:
+        target.probes_left -= 1
+        if batching.mode == "untested" and target.probes_left <= 0:
+            batching = Batching("off", f"no request could show that batching is safe: {batching.reason}")
+        target.batching = batching
+        logger.info("model %s/%s: batching is %s: %s", *target.key, batching.mode, batching.reason)
+
+
+def _failure(target: Target, error: BaseException) -> Failure:
+    """What the caller of a task that failed on the device is told; the log has the traceback."""
+    logger.error("%s %s failed", target.kind, target.name, exc_info=error)
+    return ExecutionError(f"{target.name!r} raised {type(error).__name__}: {str(error)[:MAX_REASON]}").failure()

@@ -1,0 +1,164 @@
+"""Everything that can go wrong for a caller, in one tree.
+
+Where each class arises on the way of a request::
+
+    socket   -> routes    BodyTooLargeError, InvalidParameterError, NotAcceptableError, UnknownTaskError, GoneError
+             -> codecs    MalformedBodyError, UnsupportedMediaTypeError, InvalidInputError
+             -> service   UnknownTargetError, InvalidInputError, QueueFullError, ShuttingDownError
+             -> stores    StoreFullError
+             -> cache     ModelLoadError, ModelTooLargeError
+             -> lane      ExecutionError, EngineDeadError
+    back       service   TaskFailedError, GoneError
+    start-up              StartupError (never reaches a client)
+
+`code` is stable: clients may branch on it. `status` is the HTTP status that reports it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from ndserve.types import Failure
+
+
+class NdserveError(Exception):
+    """The root. `message` is for people; `details` are extra members of the problem document."""
+
+    code: str = "internal"
+    status: int = 500
+
+    def __init__(self, message: str, **details: Any) -> None:
+        super().__init__(message)
+        self.message = message
+        self.details = details
+
+    def failure(self) -> Failure:
+        return Failure(self.code, self.message, self.status)
+
+
+class StartupError(NdserveError):
+    """The server cannot start as configured."""
+
+    code = "startup"
+
+
+class MalformedBodyError(NdserveError):
+    """The body is not what its media type says."""
+
+    code = "malformed_body"
+    status = 400
+
+
+class InvalidParameterError(NdserveError):
+    """A query parameter or header is unknown or has no usable value."""
+
+    code = "invalid_parameter"
+    status = 422
+
+
+class InvalidInputError(NdserveError):
+    """The arrays do not fit the target: names, dtype or shape."""
+
+    code = "invalid_input"
+    status = 422
+
+
+class UnsupportedMediaTypeError(NdserveError):
+    """No codec reads this Content-Type."""
+
+    code = "unsupported_media_type"
+    status = 415
+
+
+class NotAcceptableError(NdserveError):
+    """No form of the result fits the Accept header."""
+
+    code = "not_acceptable"
+    status = 406
+
+
+class BodyTooLargeError(NdserveError):
+    """The body, or what it inflates to, is over the limit."""
+
+    code = "body_too_large"
+    status = 413
+
+
+class UnknownTargetError(NdserveError):
+    """No model or process has this name or version."""
+
+    code = "unknown_target"
+    status = 404
+
+
+class UnknownTaskError(NdserveError):
+    """No task has this id, or it was forgotten long ago."""
+
+    code = "unknown_task"
+    status = 404
+
+
+class GoneError(NdserveError):
+    """The task was here; its result no longer is."""
+
+    code = "gone"
+    status = 410
+
+
+class QueueFullError(NdserveError):
+    """The queue is at its bound of tasks or bytes; try again after `retry_after` seconds."""
+
+    code = "queue_full"
+    status = 429
+    retry_after: ClassVar[int] = 1
+
+
+class StoreFullError(NdserveError):
+    """The task store is at its bound of tasks or bytes."""
+
+    code = "store_full"
+    status = 507
+
+
+class ShuttingDownError(NdserveError):
+    """The server is draining; another one should be asked."""
+
+    code = "shutting_down"
+    status = 503
+
+
+class ModelLoadError(NdserveError):
+    """The model's file could not become a session."""
+
+    code = "model_load_failed"
+    status = 500
+
+
+class ModelTooLargeError(NdserveError):
+    """The model alone exceeds the cache's whole budget."""
+
+    code = "model_too_large"
+    status = 507
+
+
+class ExecutionError(NdserveError):
+    """The model or the process raised on this task's arrays."""
+
+    code = "execution_failed"
+    status = 500
+
+
+class TaskFailedError(NdserveError):
+    """A task's own failure, with the code and status that were recorded when it ended."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.message)
+        self.code = failure.code
+        self.status = failure.status
+
+
+class EngineDeadError(NdserveError):
+    """The device no longer answers; the process is about to end so that a supervisor restarts it."""
+
+    code = "engine_dead"
+    status = 503

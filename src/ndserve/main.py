@@ -1,0 +1,226 @@
+"""The composition root: everything is made and wired here, and nowhere else.
+
+`uvicorn ndserve.main:app` works; `ndserve serve` adds draining on SIGTERM and its own exit codes.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
+
+from fastapi import APIRouter, FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from starlette.exceptions import HTTPException
+
+from ndserve import __version__
+from ndserve.devices import open_device
+from ndserve.devices.base import Device, DeviceUnavailableError
+from ndserve.engine.lane import Lane
+from ndserve.engine.service import InferenceService, QueueBounds
+from ndserve.engine.targets import BatchDefaults, Target, Targets
+from ndserve.errors import NdserveError, StartupError
+from ndserve.model_cache import repository
+from ndserve.model_cache.cache import ModelCache
+from ndserve.model_cache.session import Session, check_runtime
+from ndserve.processes.base import Process, builtin_processes, load_processes
+from ndserve.routes import models, problems, system
+from ndserve.routes.asgi import Receive, Scope, Send
+from ndserve.routes.base import load_routers
+from ndserve.routes.hot import RESERVED, HotRoutes
+from ndserve.routes.openapi import HOT_PATHS
+from ndserve.settings import Settings
+from ndserve.stores import open_store
+from ndserve.types import ModelInfo, join_names
+
+logger = logging.getLogger("ndserve")
+
+
+class App(FastAPI):
+    """FastAPI with the hot routes in front of it."""
+
+    hot: HotRoutes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            matched = self.hot.match(scope)
+            if matched is not None:
+                await self.hot.serve(*matched, scope, receive, send)
+                return
+        await super().__call__(scope, receive, send)
+
+    def openapi(self) -> dict[str, Any]:
+        schema = super().openapi()
+        schema["paths"] = {**HOT_PATHS, **schema["paths"]}
+        return schema
+
+
+def create_app(settings: Settings, on_dead: Callable[[str], None] | None = None) -> App:
+    """The whole application, ready to be started by its lifespan.
+
+    Args:
+        on_dead: called with the reason when the device no longer answers; by default the process is told to
+            end, so that a supervisor starts it again.
+
+    Raises:
+        StartupError: it cannot be served as configured; the message says what to change.
+    """
+    device, why = open_checked(settings.device)
+    logger.info("device: %s (%s)", device.name, why)
+    targets = _targets(settings)
+    routers = load_routers(settings.routes) if settings.routes else []
+    service = _service(settings, targets, device, on_dead or _end_process)
+    preload = _preload(settings.preload, targets)
+    app = App(
+        title="ndserve",
+        version=__version__,
+        description="Post an array, get a task id, fetch the result.",
+        lifespan=partial(_lifespan, service=service, preload=preload, drain_seconds=settings.drain_seconds),
+    )
+    app.hot = HotRoutes(service, settings.max_body_bytes, settings.default_process)
+    app.state.service = service
+    for router in (system.router, models.router):
+        app.include_router(router)
+    _include_user_routers(app, routers)
+    app.add_exception_handler(NdserveError, _on_error)
+    app.add_exception_handler(RequestValidationError, _on_invalid)
+    app.add_exception_handler(HTTPException, _on_http_error)
+    return app
+
+
+def open_checked(name: str) -> tuple[Device, str]:
+    """The device for a name, after onnxruntime has really used it, and why it was chosen.
+
+    Raises:
+        StartupError: that device cannot be used.
+    """
+    device, why = open_device(name)
+    try:
+        check_runtime(device)
+    except DeviceUnavailableError as missing:
+        if name != "auto" or device.name == "cpu":
+            raise
+        return open_device("cpu")[0], f"no GPU can be used: {missing.message}"
+    return device, why
+
+
+def _targets(settings: Settings) -> Targets:
+    infos: list[ModelInfo] = []
+    if settings.models.is_dir():
+        infos = repository.scan(settings.models)
+    elif "models" in settings.model_fields_set:
+        raise StartupError(f"the model folder {settings.models} does not exist (--models)")
+    processes = [*builtin_processes(), *(load_processes(settings.processes) if settings.processes else [])]
+    for process in processes:
+        _check_parameters(process)
+    names = {info.name for info in infos}
+    # The example that shows how a process calls a model is there when its model is.
+    usable = [p for p in processes if names.issuperset(p.models) or p.name != "classify_digit"]
+    targets = Targets(infos, usable, BatchDefaults(settings.max_batch_size, settings.max_wait_ms / 1000))
+    targets.find(settings.default_process)
+    return targets
+
+
+def _check_parameters(process: Process) -> None:
+    taken = sorted(RESERVED.intersection(process.parameters))
+    if taken:
+        raise StartupError(
+            f"process {process.name!r} ({process.source}) has the parameter {join_names(taken)}, which is the"
+            " server's own; rename it"
+        )
+
+
+def _preload(names: Iterable[str], targets: Targets) -> list[Target]:
+    models = [target for target in targets if target.kind == "model"]
+    if "all" in names:
+        return models
+    return [targets.find(name) for name in names]
+
+
+def _service(settings: Settings, targets: Targets, device: Device, on_dead: Callable[[str], None]) -> InferenceService:
+    start = time.time() - time.monotonic()
+
+    def clock() -> float:
+        """Unix seconds that never step back while the process lives."""
+        return start + time.monotonic()
+
+    budget = settings.model_memory or device.memory().total // 2
+    open_session = partial(Session.open, device=device, threads=settings.cpu_threads)
+    store = open_store(
+        settings.store, ttl=settings.result_ttl, max_tasks=settings.store_tasks, max_bytes=settings.store_bytes
+    )
+    return InferenceService(
+        targets=targets,
+        store=store,
+        cache=ModelCache(open_session, budget, clock),
+        lane=Lane(device),
+        bounds=QueueBounds(settings.max_queue_tasks, settings.max_queue_bytes),
+        clock=clock,
+        on_dead=on_dead,
+    )
+
+
+@asynccontextmanager
+async def _lifespan(
+    app: FastAPI, *, service: InferenceService, preload: list[Target], drain_seconds: float
+) -> AsyncIterator[None]:
+    try:
+        await service.start(preload)
+        yield
+        await service.drain(drain_seconds)
+    finally:
+        await service.close()
+
+
+def _end_process(reason: str) -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _include_user_routers(app: App, routers: list[APIRouter]) -> None:
+    own = {(path, method) for path, operations in app.openapi()["paths"].items() for method in operations}
+    app.openapi_schema = None
+    for router in routers:
+        app.include_router(router)
+        for route in router.routes:
+            path = getattr(route, "path", "")
+            for method in getattr(route, "methods", None) or ():
+                if (path, method.lower()) in own:
+                    raise StartupError(f"the route {method} {path} is ndserve's own; choose another path")
+
+
+async def _on_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, NdserveError)
+    body = problems.problem(error.status, error.code, error.message, **error.details)
+    headers = {name.decode(): value.decode() for name, value in problems.headers_of(error)}
+    return _problem(error.status, body, headers)
+
+
+async def _on_invalid(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    faults = [{"at": ".".join(map(str, fault["loc"])), "message": fault["msg"]} for fault in error.errors()]
+    text = "; ".join(f"{fault['at']}: {fault['message']}" for fault in faults)
+    return _problem(422, problems.problem(422, "invalid_request", text, faults=faults))
+
+
+async def _on_http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "http_error")
+    detail = f"{request.method} {request.url.path}: {error.detail}"
+    return _problem(error.status_code, problems.problem(error.status_code, code, detail), error.headers)
+
+
+def _problem(status: int, body: bytes, headers: Any = None) -> Response:
+    return Response(body, status, headers, media_type=problems.MEDIA_TYPE.decode())
+
+
+def __getattr__(name: str) -> App:
+    """`app`, made from the environment when a server asks for it by name."""
+    if name == "app":
+        return create_app(Settings())
+    raise AttributeError(name)

@@ -1,0 +1,163 @@
+"""Read a model file's inputs and outputs without its weights.
+
+Arrays are checked against a model before it is loaded, for every model that lies in the folder, so this must cost
+next to nothing: the file is mapped, and the fields that hold weights are stepped over. The fields are those of
+https://github.com/onnx/onnx/blob/main/onnx/onnx.proto, in protobuf's wire format
+(https://protobuf.dev/programming-guides/encoding/).
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ndserve.errors import ModelLoadError
+from ndserve.types import TensorSpec
+
+DTYPES = {
+    number: np.dtype(name)
+    for number, name in (
+        *((1, "float32"), (2, "uint8"), (3, "int8"), (4, "uint16"), (5, "int16"), (6, "int32"), (7, "int64")),
+        *((9, "bool"), (10, "float16"), (11, "float64"), (12, "uint32"), (13, "uint64")),
+        *((14, "complex64"), (15, "complex128")),
+    )
+}
+"""TensorProto.DataType -> dtype, for those that NumPy has itself."""
+
+
+class Signature(NamedTuple):
+    """What a model file says of itself: its tensors, and where the weights outside the file lie."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    external: frozenset[str]
+
+
+class _Value(NamedTuple):
+    """One protobuf field: a number for varints, bytes for everything that has a length."""
+
+    number: int
+    bytes: memoryview
+
+
+def read_signature(path: Path) -> Signature:
+    """The inputs, outputs and external data of the ONNX file at `path`.
+
+    Raises:
+        ModelLoadError: not an ONNX model, or one with tensors of a kind that is not served.
+        OSError: the file cannot be read.
+    """
+    if not path.stat().st_size:
+        raise ModelLoadError("the file is empty")
+    with path.open("rb") as file:
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    try:
+        return _read_model(memoryview(mapped))
+    except (IndexError, ValueError):
+        raise ModelLoadError("the file is not an ONNX model") from None
+
+
+def _read_model(model: memoryview) -> Signature:
+    weights: set[str] = set()
+    external: set[str] = set()
+    inputs: list[memoryview] = []
+    outputs: list[memoryview] = []
+    for graph in _all(model, 7):
+        for number, value in _fields(graph):
+            if number == 5:
+                weights.add(_text(value.bytes, 8))
+                external.update(_external_locations(value.bytes))
+            elif number == 11:
+                inputs.append(value.bytes)
+            elif number == 12:
+                outputs.append(value.bytes)
+    if not outputs:
+        raise ValueError("no graph, or one without outputs")
+    # Up to IR version 3 every weight is also listed as an input; callers do not send those.
+    return Signature(
+        tuple(_read_tensor(entry) for entry in inputs if _text(entry, 1) not in weights),
+        tuple(_read_tensor(entry) for entry in outputs),
+        frozenset(external),
+    )
+
+
+def _external_locations(tensor: memoryview) -> Iterator[str]:
+    for entry in _all(tensor, 13):
+        if _text(entry, 1) == "location":
+            yield _text(entry, 2)
+
+
+def _read_tensor(entry: memoryview) -> TensorSpec:
+    """A ValueInfoProto as a spec; an output's shape may be missing, which leaves it free."""
+    name = _text(entry, 1)
+    tensor = next((field for kind in _all(entry, 2) for field in _all(kind, 1)), None)
+    if tensor is None:
+        raise ModelLoadError(f"{name!r} is not a plain tensor")
+    elem_type = _integer(tensor, 1)
+    if elem_type not in DTYPES:
+        raise ModelLoadError(f"{name!r} has the ONNX element type {elem_type}, which is not served")
+    shape = None
+    for field in _all(tensor, 2):
+        shape = tuple(_axis(axis) for axis in _all(field, 1))
+    return TensorSpec(name, DTYPES[elem_type], shape)
+
+
+def _axis(dimension: memoryview) -> int | None:
+    """A fixed length, or None for a named or unknown one."""
+    size = _integer(dimension, 1)
+    return size if size and size < 1 << 63 else None
+
+
+def _all(message: memoryview, number: int) -> Iterator[memoryview]:
+    return (value.bytes for found, value in _fields(message) if found == number)
+
+
+def _text(message: memoryview, number: int) -> str:
+    return next((bytes(value).decode() for value in _all(message, number)), "")
+
+
+def _integer(message: memoryview, number: int) -> int | None:
+    return next((value.number for found, value in _fields(message) if found == number), None)
+
+
+_NOTHING = memoryview(b"")
+
+
+def _fields(message: memoryview) -> Iterator[tuple[int, _Value]]:
+    """Every field of one message, in order. Raises IndexError or ValueError where the bytes make none."""
+    position, end = 0, len(message)
+    while position < end:
+        tag, position = _varint(message, position)
+        wire_type = tag & 7
+        value = _Value(0, _NOTHING)
+        if wire_type == 0:
+            number, position = _varint(message, position)
+            value = _Value(number, _NOTHING)
+        elif wire_type == 2:
+            length, position = _varint(message, position)
+            value = _Value(0, message[position : position + length])
+            position += length
+        elif wire_type in (1, 5):
+            position += 8 if wire_type == 1 else 4
+        else:
+            raise ValueError(f"wire type {wire_type}")
+        if position > end:
+            raise ValueError("a field is cut off")
+        yield tag >> 3, value
+
+
+def _varint(message: memoryview, position: int) -> tuple[int, int]:
+    result = shift = 0
+    while True:
+        byte: Any = message[position]
+        position += 1
+        result |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return result, position
+        shift += 7
+        if shift > 63:
+            raise ValueError("a number is too long")

@@ -1,0 +1,103 @@
+"""What models exist on disk.
+
+A repository is a folder of `<name>/<version>/model.onnx`, with integers as versions and an optional
+`<name>/model.toml`, or of single files `<name>.onnx`, which are version 1.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from ndserve.errors import ModelLoadError, StartupError
+from ndserve.model_cache.onnx_file import Signature, read_signature
+from ndserve.types import NAME, ModelInfo, ModelOptions
+
+MODEL_FILE = "model.onnx"
+OPTIONS_FILE = "model.toml"
+
+
+def scan(root: Path) -> list[ModelInfo]:
+    """Every version of every model under `root`, by name and then by version.
+
+    A file that is no model, or a `model.toml` that cannot be read, is listed with the `problem` that it has:
+    one bad file does not keep the others from being served.
+
+    Raises:
+        StartupError: two places hold the same model.
+    """
+    found: dict[tuple[str, str], ModelInfo] = {}
+    for name, version, path, options_path in _locate(root):
+        info = _read(name, version, path, options_path)
+        other = found.setdefault((name, version), info)
+        if other is not info:
+            raise StartupError(f"model {name!r} version {version} is both {other.path} and {path}; remove one")
+    return sorted(found.values(), key=lambda info: (info.name, int(info.version)))
+
+
+def _locate(root: Path) -> Iterator[tuple[str, str, Path, Path]]:
+    """Name, version, model file and options file of each version."""
+    for entry in sorted(root.iterdir()):
+        if entry.suffix == ".onnx" and entry.is_file() and NAME.fullmatch(entry.stem):
+            yield entry.stem, "1", entry, entry.with_suffix(".toml")
+        elif entry.is_dir() and NAME.fullmatch(entry.name):
+            for version in sorted(entry.iterdir()):
+                if version.name.isdecimal() and str(int(version.name)) == version.name:
+                    path = version / MODEL_FILE
+                    if path.is_file():
+                        yield entry.name, version.name, path, entry / OPTIONS_FILE
+
+
+def _read(name: str, version: str, path: Path, options_path: Path) -> ModelInfo:
+    signature, options, nbytes, problem = Signature((), (), frozenset()), ModelOptions(), 0, ""
+    try:
+        options = read_options(options_path)
+        signature = read_signature(path)
+        nbytes = path.stat().st_size + sum(_external_sizes(path, signature))
+    except (ModelLoadError, OSError) as error:
+        problem = error.message if isinstance(error, ModelLoadError) else str(error.strerror)
+    return ModelInfo(name, version, path, nbytes, signature.inputs, signature.outputs, options, problem)
+
+
+def _external_sizes(path: Path, signature: Signature) -> Iterator[int]:
+    for location in signature.external:
+        file = path.parent / location
+        if file.is_file():
+            yield file.stat().st_size
+
+
+def read_options(path: Path) -> ModelOptions:
+    """The options in a `model.toml`; the defaults where there is none.
+
+    Raises:
+        ModelLoadError: no TOML, an unknown key, or a value that cannot be.
+    """
+    if not path.is_file():
+        return ModelOptions()
+    try:
+        values = tomllib.loads(path.read_text())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ModelLoadError(f"{path.name} is not TOML: {error}") from None
+    known = [field.name for field in fields(ModelOptions)]
+    for key, value in values.items():
+        if key not in known:
+            raise ModelLoadError(f"{path.name}: unknown key {key!r}; known are {', '.join(known)}")
+        if not _fits(key, value):
+            raise ModelLoadError(f"{path.name}: {key} cannot be {value!r}")
+    return ModelOptions(**values)
+
+
+def _fits(key: str, value: Any) -> bool:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    match key:
+        case "max_batch_size":
+            return isinstance(value, int) and number and value >= 1
+        case "max_wait_ms":
+            return number and 0 <= value <= 60_000
+        case "batching":
+            return value in ("auto", "off")
+        case _:
+            return isinstance(value, bool)

@@ -1,0 +1,1 @@
+"""Array functions: one a file. `base.py` says how to add one."""

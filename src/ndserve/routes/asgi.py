@@ -1,0 +1,97 @@
+"""The few lines of ASGI that the hot routes need (https://asgi.readthedocs.io/en/latest/specs/www.html)."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, TypeAlias
+from urllib.parse import parse_qsl
+
+from ndserve.errors import BodyTooLargeError, InvalidParameterError, MalformedBodyError
+
+Scope: TypeAlias = MutableMapping[str, Any]
+Message: TypeAlias = MutableMapping[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[Message]]
+Send: TypeAlias = Callable[[Message], Awaitable[None]]
+Headers: TypeAlias = list[tuple[bytes, bytes]]
+
+MAX_QUERY_PARAMETERS = 64
+
+
+class ClientGoneError(Exception):
+    """The client hung up: nobody is left to answer."""
+
+
+class Intake:
+    """Reads request bodies, one bound for each and one for all that are arriving together."""
+
+    def __init__(self, max_body_bytes: int, check_room: Callable[[int], None]) -> None:
+        """`check_room` raises where there is no room for that many bytes more."""
+        self.max_body_bytes = max_body_bytes
+        self._check_room = check_room
+        self._arriving = 0
+
+    async def read(self, receive: Receive, headers: dict[bytes, bytes]) -> bytes | bytearray:
+        """The whole body. It is refused by its declared length before it is read, and by count while it is.
+
+        Raises:
+            BodyTooLargeError: over the bound.
+            ClientGoneError: the client hung up in the middle.
+            NdserveError: what `check_room` raises.
+        """
+        declared = headers.get(b"content-length", b"0")
+        if not declared.isdigit():
+            raise MalformedBodyError(f"Content-Length {declared[:40].decode('latin1')!r} is not a number")
+        self._check_length(int(declared))
+        self._check_room(self._arriving + int(declared))
+        message = await receive()
+        first: bytes = message.get("body", b"")
+        body: bytes | bytearray = first
+        if message.get("more_body", False):
+            body = await self._read_on(receive, first)
+        elif message["type"] == "http.disconnect":
+            raise ClientGoneError
+        self._check_length(len(body))
+        return body
+
+    async def _read_on(self, receive: Receive, first: bytes) -> bytearray:
+        # One growing buffer, because a list of chunks of one byte each would take forty times the body.
+        body = bytearray(first)
+        self._arriving += len(first)
+        try:
+            more = True
+            while more:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientGoneError
+                chunk = message.get("body", b"")
+                body += chunk
+                self._arriving += len(chunk)
+                self._check_length(len(body))
+                self._check_room(self._arriving)
+                more = message.get("more_body", False)
+        finally:
+            self._arriving -= len(body)
+        return body
+
+    def _check_length(self, length: int) -> None:
+        if length > self.max_body_bytes:
+            raise BodyTooLargeError(
+                f"the body has {length} bytes or more; at most {self.max_body_bytes} are taken (--max-body-bytes)",
+                limit=self.max_body_bytes,
+            )
+
+
+def parse_query(query: bytes) -> tuple[tuple[str, str], ...]:
+    """The query string's names and values, in order.
+
+    Raises:
+        InvalidParameterError: it cannot be read, repeats a name, or has over 64 parameters.
+    """
+    try:
+        pairs = parse_qsl(query.decode("ascii"), keep_blank_values=True, max_num_fields=MAX_QUERY_PARAMETERS)
+    except ValueError as error:
+        raise InvalidParameterError(f"the query string cannot be read: {error}") from None
+    names = [name for name, _ in pairs]
+    if len(set(names)) < len(names):
+        raise InvalidParameterError("the query string repeats a parameter")
+    return tuple(pairs)

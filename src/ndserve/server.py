@@ -1,0 +1,104 @@
+"""The server process: uvicorn with draining, one exit code a reason, and a word on where to go."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from types import FrameType
+
+import uvicorn
+
+from ndserve.engine.service import InferenceService
+from ndserve.main import App, create_app
+from ndserve.settings import Settings
+
+logger = logging.getLogger("ndserve")
+
+KEEP_ALIVE_SECONDS = 75
+"""Longer than clients and proxies keep idle connections, so that they close them and no request meets a closed one."""
+
+
+def run(settings: Settings) -> int:
+    """Serve until a signal or a dead device ends it; gives the process's exit code.
+
+    Raises:
+        StartupError: it cannot be served as configured.
+    """
+    configure_logging(settings.log_level)
+    app = create_app(settings)
+    service: InferenceService = app.state.service
+    server = Server(_config(app, settings), service, settings.drain_seconds)
+    server.run()
+    if service.dead:
+        # A device that no longer answers may also hang the interpreter's own clean-up.
+        logging.shutdown()
+        os._exit(1)
+    return 0 if server.started else 3
+
+
+def configure_logging(level: str) -> None:
+    """One format for ndserve and uvicorn, on stderr."""
+    logging.basicConfig(level=level.upper(), format="%(asctime)s %(levelname)-8s %(message)s")
+    for name in ("uvicorn.error", "httpx"):
+        logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLogger().level))
+
+
+def _config(app: App, settings: Settings) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        http="httptools",
+        ws="none",
+        lifespan="on",
+        interface="asgi3",
+        log_config=None,
+        access_log=settings.access_log,
+        proxy_headers=False,
+        server_header=False,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=int(settings.drain_seconds) + 5,
+    )
+
+
+class Server(uvicorn.Server):
+    """Starts to drain with the signal, while connections still wait for their results."""
+
+    def __init__(self, config: uvicorn.Config, service: InferenceService, drain_seconds: float) -> None:
+        super().__init__(config)
+        self._service = service
+        self._drain_seconds = drain_seconds
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            for line in banner(self._service):
+                logger.info(line)
+            for server in self.servers:
+                for listening in server.sockets:
+                    host, port = listening.getsockname()[:2]
+                    host = f"[{host}]" if ":" in host else host
+                    logger.info("ready: http://%s:%d (documentation at /docs)", host, port)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        logger.info("shutting down: no new tasks; the accepted ones have %g s", self._drain_seconds)
+        drain = asyncio.create_task(self._service.drain(self._drain_seconds))
+        await super().shutdown(sockets)
+        await drain
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        # Not recorded as uvicorn would: it raises the signal again at the end, and a drained server has ended well.
+        if self.should_exit:
+            self.force_exit = True
+        self.should_exit = True
+
+
+def banner(service: InferenceService) -> list[str]:
+    """What is served, in lines for a person."""
+    targets = list(service.targets)
+    models = [f"{target.name}/{target.version}" for target in targets if target.kind == "model"]
+    processes = [target.name for target in targets if target.kind == "process"]
+    broken = [f"not served: {info.name}/{info.version}: {info.problem}" for info in service.targets.broken.values()]
+    return [f"models: {', '.join(models) or 'none'}", f"processes: {', '.join(processes)}", *broken]

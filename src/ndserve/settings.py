@@ -1,0 +1,95 @@
+"""Every option of the server, and the only reader of the environment.
+
+An option can be given on the command line (`--max-body-bytes 1GiB`), in the environment
+(`NDSERVE_MAX_BODY_BYTES=1GiB`) or as a key of `ndserve.toml` in the working directory (`max_body_bytes = "1GiB"`);
+the first of these that names it wins.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import ByteSize, Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+GIB = 1024**3
+
+
+class Settings(BaseSettings):
+    """Serve the models of a folder and Python array functions over HTTP.
+
+    Every option is also NDSERVE_... in the environment and a key of ndserve.toml in the working directory.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="NDSERVE_",
+        toml_file="ndserve.toml",
+        extra="forbid",
+        frozen=True,
+        validate_default=True,
+        cli_kebab_case=True,
+        cli_implicit_flags=True,
+        cli_prog_name="ndserve serve",
+        cli_hide_none_type=True,
+    )
+
+    host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for every network interface.")
+    port: Annotated[int, Field(ge=0, le=65535)] = Field(8076, description="Port to listen on; 0 for any free one.")
+    models: Path = Field(
+        Path("models"), description="Folder of models: NAME/VERSION/model.onnx (and NAME/model.toml) or NAME.onnx."
+    )
+    processes: Path | None = Field(None, description="Folder of your own processes, one array function a file.")
+    routes: Path | None = Field(None, description="Folder of your own routes: files with a fastapi.APIRouter `router`.")
+    device: str = Field("auto", description="auto, cpu, cuda or cuda:N; auto takes a GPU where one can be used.")
+    default_process: str = Field("normalize", description="What /process_np_array runs when no target is named.")
+    preload: list[str] = Field([], description="Models to load at start instead of on first use; `all` for all.")
+    model_memory: ByteSize | None = Field(
+        None, description="Bytes of models kept loaded, e.g. 8GiB; by default half of the device's memory."
+    )
+    threads: Annotated[int, Field(ge=0)] = Field(
+        0, description="Threads of one model on the CPU; 0 leaves one core to the server."
+    )
+    max_batch_size: PositiveInt = Field(32, description="Most rows in one batch; a model.toml can say otherwise.")
+    max_wait_ms: NonNegativeFloat = Field(
+        0.0, description="How long the oldest task may wait for company. 0: an idle device never waits."
+    )
+    max_body_bytes: ByteSize = Field(ByteSize(256 * 1024**2), description="Largest request body.")
+    max_queue_tasks: PositiveInt = Field(10_000, description="Most tasks waiting or running; more get 429.")
+    max_queue_bytes: ByteSize = Field(ByteSize(2 * GIB), description="Most bytes of their inputs; more get 429.")
+    store: Literal["memory"] = Field("memory", description="Where tasks are kept; memory forgets them at exit.")
+    result_ttl: PositiveFloat = Field(3600.0, description="Seconds for which a result is kept after the task's end.")
+    store_tasks: PositiveInt = Field(
+        100_000, description="Most tasks kept; the oldest delivered results make room, then submits get 507."
+    )
+    store_bytes: ByteSize = Field(ByteSize(2 * GIB), description="Most bytes of arrays kept; as for --store-tasks.")
+    drain_seconds: NonNegativeFloat = Field(30.0, description="Time to finish accepted tasks after SIGTERM.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe message shown.")
+    access_log: bool = Field(False, description="Log every request that FastAPI and the hot routes answer.")
+    reload: bool = Field(False, description="For development: restart when a source file changes.")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+
+    @property
+    def cpu_threads(self) -> int:
+        """Threads of one model on the CPU. The event loop keeps a core of its own where there are several."""
+        return self.threads or max(1, len(os.sched_getaffinity(0)) - 1)
+
+    def as_environment(self) -> dict[str, str]:
+        """The options that differ from their defaults, as the environment that gives them to another process."""
+        values = self.model_dump(mode="json", exclude_defaults=True, exclude={"reload"})
+        return {
+            f"NDSERVE_{name.upper()}": value if isinstance(value, str) else json.dumps(value)
+            for name, value in values.items()
+        }

@@ -1,0 +1,219 @@
+"""The plain values that every layer speaks: tasks, tensor specs, batches. No I/O, no clock, no policy."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+HostArray: TypeAlias = npt.NDArray[Any]
+"""A NumPy array in the host's memory."""
+
+Array: TypeAlias = Any
+"""An array on the device: NumPy's on the CPU, CuPy's on a GPU; it follows the array API standard."""
+
+Tensors: TypeAlias = Mapping[str, HostArray]
+"""Host arrays by input or output name."""
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+"""What a model, a version or a process may be called: safe in a URL and as a file name."""
+
+Parameter: TypeAlias = str | int | float | bool
+
+
+class TaskState(StrEnum):
+    """QUEUED -> RUNNING -> one of the four ends. The values are the wire's words."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
+
+
+LIVE = frozenset({TaskState.QUEUED, TaskState.RUNNING})
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """What an input accepts or an output gives.
+
+    `dtype` None accepts any dtype. In `shape`, None stands for a free axis; `shape` None accepts any shape.
+    """
+
+    name: str
+    dtype: np.dtype[Any] | None = None
+    shape: tuple[int | None, ...] | None = None
+
+    def __str__(self) -> str:
+        dtype = "any" if self.dtype is None else self.dtype.name
+        if self.shape is None:
+            return f"{self.name}: {dtype}[...]"
+        return f"{self.name}: {dtype}[{', '.join('?' if axis is None else str(axis) for axis in self.shape)}]"
+
+
+class BatchKey(NamedTuple):
+    """Tasks with equal keys may be stacked: one target and version, equal parameters, dtypes and trailing shapes."""
+
+    target: str
+    version: str
+    parameters: tuple[tuple[str, Parameter], ...]
+    signature: tuple[tuple[str, np.dtype[Any], tuple[int, ...]], ...]
+
+
+class Failure(NamedTuple):
+    """Why a task failed: a stable `code`, a sentence for people, and the HTTP status that reports it."""
+
+    code: str
+    message: str
+    status: int
+
+
+@dataclass(slots=True, eq=False)
+class Task:
+    """One accepted piece of work. The event loop owns it; lanes only read `inputs`.
+
+    `inputs` already carry the batch axis where the target has one; `single` says that it was added
+    here and leaves again with the result. `rows` is the task's length along the batch axis.
+    Times are Unix seconds.
+    """
+
+    id: str
+    key: BatchKey
+    inputs: Tensors
+    rows: int
+    single: bool
+    created: float
+    state: TaskState = TaskState.QUEUED
+    attempts: int = 0
+    started: float | None = None
+    ended: float | None = None
+    outputs: Tensors | None = None
+    failure: Failure | None = None
+    delivered: bool = False
+
+    @property
+    def live(self) -> bool:
+        return self.state in LIVE
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the arrays that count for the task: its inputs until it ends, its outputs after."""
+        tensors = self.inputs if self.live else self.outputs or {}
+        return sum(array.nbytes for array in tensors.values())
+
+    def start(self, now: float) -> None:
+        """Note that a lane has the task; a batch that is run again in halves has started already."""
+        if self.state is TaskState.QUEUED:
+            self.state = TaskState.RUNNING
+            self.attempts += 1
+            self.started = now
+
+    def settle(
+        self, state: TaskState, now: float, *, outputs: Tensors | None = None, failure: Failure | None = None
+    ) -> bool:
+        """End the task. The first settlement wins and gives True; a later one changes nothing and gives False."""
+        if not self.live:
+            return False
+        self.state = state
+        self.ended = now
+        self.outputs = outputs
+        self.failure = failure
+        return True
+
+
+@dataclass(slots=True, eq=False)
+class Batch:
+    """Tasks of one key that run as one, in the order of `tasks`. `tasks` is never empty."""
+
+    key: BatchKey
+    tasks: list[Task]
+
+    @property
+    def rows(self) -> int:
+        return sum(task.rows for task in self.tasks)
+
+    def parts(self) -> dict[str, list[HostArray]]:
+        """Every input as the list of its members' arrays, to be laid end to end along axis 0."""
+        inputs = [task.inputs for task in self.tasks]
+        return {name: [members[name] for members in inputs] for name in inputs[0]}
+
+    def split(self, outputs: Tensors) -> list[Tensors]:
+        """Cut the stacked `outputs` into one mapping a task; the slices are views.
+
+        A lone task without an added batch axis takes its outputs as they are, whatever their shape.
+
+        Raises:
+            ValueError: an output's axis 0 does not hold exactly one row for each row that went in.
+        """
+        if len(self.tasks) == 1 and not self.tasks[0].single:
+            return [outputs]
+        rows = self.rows
+        for name, array in outputs.items():
+            if array.ndim == 0 or array.shape[0] != rows:
+                raise ValueError(
+                    f"output {name!r} has shape {list(array.shape)}, but {rows} stacked items went in,"
+                    f" so its axis 0 must be {rows}"
+                )
+        results: list[Tensors] = []
+        start = 0
+        for task in self.tasks:
+            cut = (start, ...) if task.single else slice(start, start + task.rows)
+            results.append({name: array[cut] for name, array in outputs.items()})
+            start += task.rows
+        return results
+
+    def halves(self) -> tuple[Batch, Batch]:
+        """Two batches that together hold these tasks in order; there must be at least two."""
+        middle = len(self.tasks) // 2
+        return Batch(self.key, self.tasks[:middle]), Batch(self.key, self.tasks[middle:])
+
+
+@dataclass(frozen=True, slots=True)
+class Batching:
+    """Whether a target's tasks may be stacked, and why.
+
+    `untested` means that the probe waits for the first real request; until then tasks run alone.
+    """
+
+    mode: Literal["on", "off", "untested"]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModelOptions:
+    """A model's own `model.toml`; None leaves the server's default in force."""
+
+    max_batch_size: int | None = None
+    max_wait_ms: float | None = None
+    batching: Literal["auto", "off"] = "auto"
+    pinned: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """One version of a model as it lies on disk. `nbytes` counts the file and its external data.
+
+    `problem` says why it cannot be served; it is empty for a model that looks right.
+    """
+
+    name: str
+    version: str
+    path: Path
+    nbytes: int
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    options: ModelOptions = ModelOptions()
+    problem: str = ""
+
+
+def join_names(names: Iterable[str]) -> str:
+    """`a, b` for messages, or `none`."""
+    return ", ".join(names) or "none"
