@@ -1,0 +1,163 @@
+"""Server CPU and rates, ndserve beside its rivals, in interleaved rounds on the same core.
+
+    scripts/bench            everything
+    scripts/bench sync       the cost of one synchronous request of a tiny model, beside a bare uvicorn answer
+    scripts/bench tasks      submit and result, beside a FastAPI endpoint with a dict and a thread
+
+Figures are medians over the rounds; ratios are taken within each round, because machines are noisy.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from onnx import TensorProto, helper, numpy_helper
+
+from ndserve.codecs.npy import write_npy
+
+UVICORN = [
+    *("-m", "uvicorn", "--http", "httptools", "--ws", "none", "--no-access-log", "--log-level", "warning"),
+    *("--no-proxy-headers", "--no-server-header"),
+]
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A server to start, and what to ask of it."""
+
+    name: str
+    command: list[str]
+    path: str
+    result: str | None = None
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Units of work a second, and microseconds of the server's CPU a unit, all its threads together."""
+
+    rate: float
+    cpu_us: float
+
+
+def tiny_model(folder: Path) -> None:
+    """y = 2x + 1 for rows of 16 float32: as good as no work, so that what is measured is the server."""
+    weights = [numpy_helper.from_array(np.array(value, np.float32), name) for name, value in (("two", 2), ("one", 1))]
+    nodes = [helper.make_node("Mul", ["x", "two"], ["d"]), helper.make_node("Add", ["d", "one"], ["y"])]
+    tensors = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 16]) for name in ("x", "y")]
+    graph = helper.make_graph(nodes, "tiny", tensors[:1], tensors[1:], weights)
+    path = folder / "tiny" / "1" / "model.onnx"
+    path.parent.mkdir(parents=True)
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    path.write_bytes(proto.SerializeToString())
+
+
+@contextlib.contextmanager
+def started(contender: Contender, port: int, core: int) -> Iterator[int]:
+    """The server on a core of its own; gives its process id."""
+    command = ["taskset", "-c", str(core), sys.executable, *contender.command, "--port", str(port)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        for _ in range(200):
+            with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/docs", timeout=5):
+                break
+            if process.poll() is not None:
+                raise SystemExit(f"{contender.name} did not start")
+            time.sleep(0.05)
+        yield process.pid
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def cpu_seconds(pid: int) -> float:
+    """CPU time of all threads of a process, to the nanosecond (/proc/PID/task/*/schedstat)."""
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
+
+
+def measure(contender: Contender, pid: int, port: int, body: Path, seconds: float, core: int) -> Sample:
+    command = [sys.executable, "-m", "benchmarks.load", "--port", str(port), "--path", contender.path]
+    command += ["--body", str(body), "--seconds", str(seconds)]
+    if contender.result:
+        command += ["--result", contender.result]
+    before = cpu_seconds(pid)
+    output = subprocess.run(["taskset", "-c", str(core), *command], check=True, stdout=subprocess.PIPE, text=True, timeout=seconds + 60).stdout
+    used = cpu_seconds(pid) - before
+    rate = json.loads(output)["rate"]
+    return Sample(rate, used / (rate * seconds) * 1e6)
+
+
+def compare(contenders: list[Contender], array: np.ndarray, rounds: int, seconds: float) -> dict[str, list[Sample]]:
+    """Rounds in which each contender has its turn, so that a noisy minute hits all alike."""
+    cores = sorted(os.sched_getaffinity(0))
+    server_core, load_core = cores[0], cores[-1]
+    samples: dict[str, list[Sample]] = {contender.name: [] for contender in contenders}
+    with contextlib.ExitStack() as stack:
+        body = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "body.npy"
+        body.write_bytes(b"".join(write_npy(array)))
+        servers = []
+        for number, contender in enumerate(contenders):
+            port = 18_080 + number
+            servers.append((contender, stack.enter_context(started(contender, port, server_core)), port))
+        for number in range(-1, rounds):  # the first round warms up
+            for contender, pid, port in servers:
+                sample = measure(contender, pid, port, body, seconds, load_core)
+                if number >= 0:
+                    samples[contender.name].append(sample)
+                print(f"\r{contender.name:24} round {number + 1}/{rounds}", end="", file=sys.stderr, flush=True)
+    print(file=sys.stderr)
+    return samples
+
+
+def report(title: str, samples: dict[str, list[Sample]], base: str, unit: str) -> None:
+    print(f"\n{title}\n{'':24}{unit + '/s':>14}{'CPU us/' + unit:>16}{'CPU ratio':>12}{'rate ratio':>12}")
+    for name, own in samples.items():
+        pairs = list(zip(own, samples[base], strict=True))
+        print(
+            f"{name:24}{statistics.median(s.rate for s in own):14,.0f}{statistics.median(s.cpu_us for s in own):16.1f}"
+            f"{statistics.median(s.cpu_us / b.cpu_us for s, b in pairs):12.2f}"
+            f"{statistics.median(s.rate / b.rate for s, b in pairs):12.2f}"
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", nargs="?", choices=["sync", "tasks"], help="one comparison alone")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=2.0, help="of each measurement")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        tiny_model(Path(folder))
+        serve = ["-m", "ndserve", "serve", "--device", "cpu", "--models", folder, "--log-level", "warning"]
+        array = np.ones((1, 16), np.float32)
+        if options.what in (None, "sync"):
+            contenders = [
+                Contender("bare uvicorn", [*UVICORN, "benchmarks.rivals:bare"], "/"),
+                Contender("ndserve", serve, "/process_np_array?model=tiny&wait=10"),
+            ]
+            samples = compare(contenders, array, options.rounds, options.seconds)
+            report("One synchronous request of a tiny model, 64 bytes", samples, "bare uvicorn", "request")
+        if options.what in (None, "tasks"):
+            contenders = [
+                Contender("FastAPI, dict, thread", [*UVICORN, "benchmarks.rivals:obvious"], "/process_np_array", "/result/{}"),
+                Contender("ndserve", serve, "/process_np_array?model=tiny", "/result/{}?wait=10"),
+            ]
+            samples = compare(contenders, array, options.rounds, options.seconds)
+            report("Submit and result of a tiny model, 64 bytes", samples, "FastAPI, dict, thread", "task")
+
+
+if __name__ == "__main__":
+    main()

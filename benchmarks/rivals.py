@@ -1,0 +1,61 @@
+"""What ndserve is compared with: a bare answer, and what a user writes first."""
+
+from __future__ import annotations
+
+import io
+import queue
+import threading
+import uuid
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+import numpy as np
+from fastapi import FastAPI, Request, Response
+
+Message = MutableMapping[str, Any]
+
+ANSWER = bytes(192)
+HEADERS = [(b"content-type", b"application/x-npy"), (b"content-length", b"192")]
+
+
+async def bare(scope: Message, receive: Callable[[], Awaitable[Message]], send: Callable[[Message], Awaitable[None]]) -> None:
+    """The floor: reads the body and answers 192 bytes."""
+    if scope["type"] != "http":
+        return
+    while (await receive()).get("more_body", False):
+        pass
+    await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
+    await send({"type": "http.response.body", "body": ANSWER})
+
+
+obvious = FastAPI()
+results: dict[str, np.ndarray[Any, Any]] = {}
+tasks: queue.Queue[tuple[str, np.ndarray[Any, Any]]] = queue.Queue()
+
+
+def work() -> None:
+    """One background thread that takes tasks one by one."""
+    while True:
+        task_id, array = tasks.get()
+        results[task_id] = array * 2
+
+
+threading.Thread(target=work, daemon=True).start()
+
+
+@obvious.post("/process_np_array")
+async def submit(request: Request) -> dict[str, str]:
+    array = np.load(io.BytesIO(await request.body()))
+    task_id = str(uuid.uuid4())
+    tasks.put((task_id, array))
+    return {"task_id": task_id, "status": "queued"}
+
+
+@obvious.get("/result/{task_id}")
+async def result(task_id: str) -> Response:
+    array = results.get(task_id)
+    if array is None:
+        return Response(f'{{"task_id": "{task_id}", "status": "queued"}}', media_type="application/json")
+    body = io.BytesIO()
+    np.save(body, array)
+    return Response(body.getvalue(), media_type="application/x-npy")

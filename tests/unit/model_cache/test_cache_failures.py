@@ -1,0 +1,188 @@
+"""The model cache when loads fail, callers give up, or the server ends."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from ndserve.errors import ModelLoadError, ModelTooLargeError
+from tests.unit.model_cache.loads import a_cache, ends, info, settle, ticks, use
+
+A, B, C = (info(name) for name in "abc")
+
+
+def test_every_caller_of_a_failing_load_learns_why() -> None:
+    async def main() -> None:
+        async with a_cache(1) as (cache, loads):
+            loads.failing.add("a")
+            assert [str(end) for end in await ends(cache, *(cache.load(A) for _ in range(3)))] == ["a is broken"] * 3
+            assert loads.opened == ["a"]
+
+    asyncio.run(main())
+
+
+def test_a_failing_load_gives_its_room_back() -> None:
+    async def main() -> None:
+        async with a_cache(1) as (cache, loads):
+            loads.failing.add("a")
+            with pytest.raises(ModelLoadError):
+                await cache.load(A)
+            assert cache.nbytes == 0
+            await cache.load(B)
+            assert cache.resident(B)
+
+    asyncio.run(main())
+
+
+def test_a_load_that_waits_for_a_failing_one_goes_on() -> None:
+    async def main() -> None:
+        async with a_cache(1) as (cache, loads):
+            loads.failing.add("a")
+            _, second = await ends(cache, cache.load(A), cache.load(B))
+            assert second is None
+            assert cache.resident(B)
+
+    asyncio.run(main())
+
+
+def test_a_set_with_a_failing_model_lets_the_others_go() -> None:
+    async def main() -> None:
+        async with a_cache(2) as (cache, loads):
+            loads.failing.add("b")
+            with pytest.raises(ModelLoadError):
+                await use(cache, A, B)
+            assert await ends(cache, use(cache, C, info("d"))) == [None]
+            assert not cache.resident(A)
+
+    asyncio.run(main())
+
+
+def test_a_failure_is_remembered_until_a_load_succeeds() -> None:
+    async def main() -> None:
+        async with a_cache(1) as (cache, loads):
+            before = cache.problem(A)
+            loads.failing.add("a")
+            with pytest.raises(ModelLoadError):
+                await cache.load(A)
+            failed = cache.problem(A)
+            loads.failing.clear()
+            await cache.load(A)
+            assert (before, failed, cache.problem(A)) == ("", "a is broken", "")
+
+    asyncio.run(main())
+
+
+def test_a_failure_of_one_model_is_not_anothers() -> None:
+    async def main() -> None:
+        async with a_cache(2) as (cache, loads):
+            loads.failing.add("a")
+            await ends(cache, cache.load(A), cache.load(B))
+            assert (cache.problem(A), cache.problem(B)) == ("a is broken", "")
+
+    asyncio.run(main())
+
+
+def test_a_refusal_for_want_of_room_is_remembered_too() -> None:
+    async def main() -> None:
+        async with a_cache(2) as (cache, _):
+            await cache.load(info("pinned", pinned=True))
+            large = info("large", 2)
+            with pytest.raises(ModelTooLargeError):
+                await cache.load(large)
+            assert "large" in cache.problem(large)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("given_up", [1, 3])
+def test_callers_that_give_up_leave_the_load_to_the_others(given_up: int) -> None:
+    async def main() -> None:
+        async with a_cache(1) as (cache, loads):
+            with loads.held():
+                callers = [asyncio.create_task(cache.load(A)) for _ in range(3)]
+                await loads.begun()
+                for caller in callers[:given_up]:
+                    caller.cancel()
+                await ticks(3)
+            await asyncio.gather(*callers, return_exceptions=True)
+            await settle(cache)
+            assert [caller.cancelled() for caller in callers] == [True] * given_up + [False] * (3 - given_up)
+            assert cache.resident(A)
+            assert loads.opened == ["a"]
+
+    asyncio.run(main())
+
+
+def test_a_caller_that_gives_up_in_a_set_holds_nothing_back() -> None:
+    async def main() -> None:
+        async with a_cache(2) as (cache, _):
+            await cache.load(C)
+            with cache.lease([C]):
+                stuck = asyncio.create_task(use(cache, A, B))
+                await settle(cache)
+                stuck.cancel()
+                await asyncio.gather(stuck, return_exceptions=True)
+            await settle(cache)
+            assert await ends(cache, use(cache, C, info("d"))) == [None]
+
+    asyncio.run(main())
+
+
+def test_close_drops_every_session() -> None:
+    async def main() -> None:
+        async with a_cache(2) as (cache, loads):
+            await use(cache, A, B)
+            await cache.close()
+            await asyncio.to_thread(cache._loader.shutdown)  # its thread may still hold the last session
+            assert loads.alive() == set()
+            assert cache.nbytes == 0
+
+    asyncio.run(main())
+
+
+def test_close_gives_up_a_load_under_way() -> None:
+    async def main() -> None:
+        async with a_cache(1) as (cache, loads):
+            with loads.held():
+                load = asyncio.create_task(cache.load(A))
+                await loads.begun()
+                await cache.close()
+                await asyncio.gather(load, return_exceptions=True)
+                assert load.cancelled()
+                assert not cache.loading(A)
+            await asyncio.to_thread(cache._loader.shutdown)
+            await ticks(3)
+            assert loads.alive() == set()
+            assert cache.resident(A) is None
+            assert cache.nbytes == 0
+
+    asyncio.run(main())
+
+
+def test_close_gives_up_a_load_that_waits_for_room() -> None:
+    async def main() -> None:
+        async with a_cache(1) as (cache, loads):
+            await cache.load(A)
+            with cache.lease([A]):
+                load = asyncio.create_task(cache.load(B))
+                await ticks(3)
+                await cache.close()
+                await asyncio.gather(load, return_exceptions=True)
+            assert load.cancelled()
+            assert loads.opened == ["a"]
+
+    asyncio.run(main())
+
+
+def test_close_gives_up_a_load_that_has_not_begun() -> None:
+    async def main() -> None:
+        async with a_cache(1) as (cache, loads):
+            load = asyncio.create_task(cache.load(A))
+            await asyncio.sleep(0)
+            await cache.close()
+            await asyncio.gather(load, return_exceptions=True)
+            assert load.cancelled()
+            assert loads.opened == []
+
+    asyncio.run(main())

@@ -1,0 +1,239 @@
+"""The reader of model files: it agrees with the onnx library, refuses everything else, and leaves the weights alone."""
+
+from __future__ import annotations
+
+import io
+import resource
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import ModelProto, TensorProto, ValueInfoProto, helper, load_model_from_string, numpy_helper
+
+from ndserve.errors import ModelLoadError
+from ndserve.model_cache.onnx_file import DTYPES, Signature, read_signature
+from ndserve.types import TensorSpec
+from tests import onnx_models
+
+UNSERVED = {
+    "string": TensorProto.STRING,
+    "bfloat16": TensorProto.BFLOAT16,
+    "float8": TensorProto.FLOAT8E4M3FN,
+    "undefined": TensorProto.UNDEFINED,
+}
+
+
+def read(data: bytes) -> Signature:
+    with tempfile.NamedTemporaryFile(suffix=".onnx") as file:
+        file.write(data)
+        file.flush()
+        return read_signature(Path(file.name))
+
+
+def by_the_library(data: bytes) -> Signature:
+    """What the onnx library says of the same bytes."""
+    graph = load_model_from_string(data).graph
+    weights = {tensor.name for tensor in graph.initializer}
+    entries = [entry for tensor in graph.initializer for entry in tensor.external_data if entry.key == "location"]
+    return Signature(
+        tuple(_spec(value) for value in graph.input if value.name not in weights),
+        tuple(_spec(value) for value in graph.output),
+        frozenset(entry.value for entry in entries),
+    )
+
+
+def _spec(value: Any) -> TensorSpec:
+    tensor = value.type.tensor_type
+    axes = [axis.dim_value if axis.HasField("dim_value") else None for axis in tensor.shape.dim]
+    dtype = helper.tensor_dtype_to_np_dtype(tensor.elem_type)
+    return TensorSpec(value.name, np.dtype(dtype), tuple(axes) if tensor.HasField("shape") else None)
+
+
+names = st.text("abcxyz_/.0ä", min_size=1, max_size=8)
+texts = st.text(max_size=20)
+axes = st.lists(st.none() | st.text(max_size=5) | st.integers(1, 2**40), max_size=5)
+
+
+def values(taken: list[str]) -> st.SearchStrategy[Any]:
+    """A ValueInfoProto of one of these names, with or without a shape."""
+    return st.builds(
+        helper.make_tensor_value_info,
+        st.sampled_from(taken),
+        st.sampled_from(sorted(DTYPES)),
+        st.none() | axes,
+        doc_string=texts,
+    )
+
+
+@st.composite
+def weights(draw: st.DrawFn, name: str) -> Any:
+    """A TensorProto: inside the file in either form, or outside it."""
+    array = np.arange(draw(st.integers(0, 40)), dtype=np.float32)
+    if draw(st.booleans()):
+        return helper.make_tensor(name, TensorProto.FLOAT, array.shape, array)
+    tensor = numpy_helper.from_array(array, name)
+    if draw(st.booleans()):
+        tensor.ClearField("raw_data")
+        tensor.data_location = TensorProto.EXTERNAL
+        for key in draw(st.permutations(["offset", "location", "length"])):
+            tensor.external_data.add(key=key, value=draw(names) if key == "location" else "0")
+    return tensor
+
+
+@st.composite
+def model_bytes(draw: st.DrawFn) -> bytes:
+    """A model with anything around its inputs and outputs; in either order of the graph and the rest."""
+    taken = draw(st.lists(names, min_size=2, max_size=6, unique=True))
+    inputs = draw(st.lists(values(taken), max_size=4, unique_by=lambda value: value.name))
+    outputs = draw(st.lists(values(taken), min_size=1, max_size=3, unique_by=lambda value: value.name))
+    initializers = [draw(weights(name)) for name in draw(st.lists(st.sampled_from(taken), max_size=3, unique=True))]
+    body = helper.make_graph([], "body", [], [helper.make_tensor_value_info("inner", TensorProto.STRING, None)])
+    attributes: dict[str, Any] = draw(st.sampled_from([{}, {"to": 1}, {"ratios": [1.0, 2.5]}, {"body": body}]))
+    nodes = [helper.make_node("Op", taken, ["y"], doc_string=draw(texts), **attributes)]
+    graph = helper.make_graph(nodes, draw(names), inputs, outputs, initializers, doc_string=draw(texts))
+    graph.value_info.extend(draw(st.lists(values(taken), max_size=2)))
+    model = helper.make_model(
+        graph, producer_name=draw(texts), doc_string=draw(texts), ir_version=draw(st.sampled_from([3, 8, 10]))
+    )
+    helper.set_model_props(model, draw(st.dictionaries(names, texts, max_size=3)))
+    if draw(st.booleans()):
+        return bytes(model.SerializeToString())
+    rest, alone = ModelProto(), ModelProto(graph=graph)
+    rest.CopyFrom(model)
+    rest.ClearField("graph")
+    return bytes(alone.SerializeToString() + rest.SerializeToString())
+
+
+@settings(max_examples=200, deadline=None)
+@given(model_bytes())
+def test_the_signature_is_what_the_onnx_library_reads(data: bytes) -> None:
+    assert read(data) == by_the_library(data)
+
+
+def test_a_scalar_has_a_shape_without_axes() -> None:
+    scalar = onnx_models.tensor("x", [])
+    assert read(helper.make_model(helper.make_graph([], "g", [scalar], [scalar])).SerializeToString()) == Signature(
+        (TensorSpec("x", np.dtype(np.float32), ()),), (TensorSpec("x", np.dtype(np.float32), ()),), frozenset()
+    )
+
+
+def test_the_weights_are_stepped_over_and_not_read(tmp_path: Path) -> None:
+    hole = 3 << 30
+    path = tmp_path / "huge.onnx"
+    whole = onnx_models.double().graph
+    tail = whole.SerializeToString()
+    name = b"\x42\x01w"
+    raw_data = b"\x4a" + _varint(hole)  # field 9, with a length
+    tensor = b"\x2a" + _varint(len(name) + len(raw_data) + hole)  # field 5 of the graph
+    graph = b"\x3a" + _varint(len(tensor) + len(name) + len(raw_data) + hole + len(tail))  # field 7 of the model
+    with path.open("wb") as file:
+        file.write(graph + tensor + name + raw_data)
+        file.seek(hole, io.SEEK_CUR)
+        file.write(tail)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    signature = read_signature(path)
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert [spec.name for spec in (*signature.inputs, *signature.outputs)] == ["x", "y"]
+    assert grown < 64 << 10, "kilobytes; the weights were read"
+
+
+def _varint(number: int) -> bytes:
+    groups = [number >> shift & 0x7F for shift in range(0, max(number.bit_length(), 1), 7)]
+    return bytes([*(group | 0x80 for group in groups[:-1]), groups[-1]])
+
+
+def _archive() -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("model.onnx", onnx_models.double().SerializeToString())
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"this is no model\n",
+        b'{"inputs": []}',
+        b"\x93NUMPY\x01\x00",
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 123\n",
+        _archive(),
+        bytes(4096),
+        helper.make_model(helper.make_graph([], "no outputs", [], [])).SerializeToString(),
+        onnx_models.double().SerializeToString() + b"\x28" + b"\x80" * 11 + b"\x01",  # model_version
+    ],
+    ids=["empty", "text", "json", "npy", "git-lfs", "zip", "zeros", "no-outputs", "number-of-12-bytes"],
+)
+def test_what_is_no_model_is_refused(data: bytes) -> None:
+    with pytest.raises(ModelLoadError):
+        read(data)
+
+
+def test_every_prefix_of_a_model_reads_or_is_refused() -> None:
+    data = onnx_models.double().SerializeToString()
+    whole = read(data)
+    for length in range(len(data)):
+        try:
+            signature = read(data[:length])
+        except ModelLoadError:
+            continue
+        assert signature == whole
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.binary(max_size=200))
+def test_random_bytes_read_or_are_refused(data: bytes) -> None:
+    _reads_or_is_refused(data)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_a_damaged_model_reads_or_is_refused(data: st.DataObject) -> None:
+    damaged = bytearray(onnx_models.double().SerializeToString())
+    for _ in range(data.draw(st.integers(1, 4))):
+        damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
+    _reads_or_is_refused(bytes(damaged))
+
+
+def _reads_or_is_refused(data: bytes) -> None:
+    try:
+        signature = read(data)
+    except ModelLoadError:
+        return
+    assert signature.outputs
+
+
+@pytest.mark.parametrize("place", ["input", "output"])
+@pytest.mark.parametrize("kind", UNSERVED)
+def test_a_tensor_that_numpy_cannot_hold_is_refused_by_name_and_type(kind: str, place: str) -> None:
+    odd, plain = onnx_models.tensor("odd", ["n"], UNSERVED[kind]), onnx_models.tensor("plain", ["n"])
+    inputs, outputs = ([odd], [plain]) if place == "input" else ([plain], [odd])
+    data = helper.make_model(helper.make_graph([], "g", inputs, outputs)).SerializeToString()
+    with pytest.raises(ModelLoadError, match=rf"'odd'.*element type {UNSERVED[kind]}\b"):
+        read(data)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        helper.make_tensor_sequence_value_info("odd", TensorProto.FLOAT, ["n"]),
+        helper.make_sparse_tensor_value_info("odd", TensorProto.FLOAT, ["n"]),
+        helper.make_value_info("odd", helper.make_optional_type_proto(onnx_models.tensor("x", ["n"]).type)),
+        ValueInfoProto(name="odd"),
+    ],
+    ids=["sequence", "sparse", "optional", "untyped"],
+)
+def test_an_input_that_is_no_plain_tensor_is_refused_by_name(value: Any) -> None:
+    data = helper.make_model(helper.make_graph([], "g", [value], [onnx_models.tensor("y", ["n"])])).SerializeToString()
+    with pytest.raises(ModelLoadError, match=r"'odd' is not a plain tensor"):
+        read(data)
+
+
+def test_a_file_that_is_not_there_is_an_oserror(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        read_signature(tmp_path / "model.onnx")
