@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -59,13 +59,22 @@ class TensorSpec:
         return f"{self.name}: {dtype}[{', '.join('?' if axis is None else str(axis) for axis in self.shape)}]"
 
 
-class BatchKey(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class BatchKey:
     """Tasks with equal keys may be stacked: one target and version, equal parameters, dtypes and trailing shapes."""
 
     target: str
     version: str
     parameters: tuple[tuple[str, Parameter], ...]
     signature: tuple[tuple[str, np.dtype[Any], tuple[int, ...]], ...]
+    _hash: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        # Every task looks its queue up by key, and hashing the nested tuples takes longer than the rest of it.
+        object.__setattr__(self, "_hash", hash((self.target, self.version, self.parameters, self.signature)))
+
+    def __hash__(self) -> int:
+        return self._hash
 
 
 class Failure(NamedTuple):
@@ -82,7 +91,7 @@ class Task:
 
     `inputs` already carry the batch axis where the target has one; `single` says that it was added
     here and leaves again with the result. `rows` is the task's length along the batch axis.
-    Times are Unix seconds.
+    `input_bytes` and `output_bytes` stay when the arrays go. Times are Unix seconds.
     """
 
     id: str
@@ -97,17 +106,21 @@ class Task:
     ended: float | None = None
     outputs: Tensors | None = None
     failure: Failure | None = None
-    delivered: bool = False
+    input_bytes: int = field(init=False)
+    output_bytes: int = 0
 
-    @property
-    def live(self) -> bool:
-        return self.state in LIVE
+    def __post_init__(self) -> None:
+        self.input_bytes = _total_bytes(self.inputs)
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the arrays that count for the task: its inputs until it ends, its outputs after."""
-        tensors = self.inputs if self.live else self.outputs or {}
-        return sum(array.nbytes for array in tensors.values())
+        """Bytes of the arrays that the task holds: its inputs until it ends, its outputs after."""
+        return self.input_bytes if self.live else self.output_bytes
+
+    @property
+    def live(self) -> bool:
+        """Whether the task has yet to end."""
+        return self.ended is None
 
     def start(self, now: float) -> None:
         """Note that a lane has the task; a batch that is run again in halves has started already."""
@@ -126,6 +139,9 @@ class Task:
         self.ended = now
         self.outputs = outputs
         self.failure = failure
+        self.inputs = {}
+        if outputs is not None:
+            self.output_bytes = _total_bytes(outputs)
         return True
 
 
@@ -146,9 +162,10 @@ class Batch:
         return {name: [members[name] for members in inputs] for name in inputs[0]}
 
     def split(self, outputs: Tensors) -> list[Tensors]:
-        """Cut the stacked `outputs` into one mapping a task; the slices are views.
+        """Cut the stacked `outputs` into one mapping a task.
 
-        A lone task without an added batch axis takes its outputs as they are, whatever their shape.
+        The parts are copies: a view would keep the results of the whole batch in memory for as long as one
+        of them is kept. A lone task without an added batch axis takes its outputs as they are, whatever their shape.
 
         Raises:
             ValueError: an output's axis 0 does not hold exactly one row for each row that went in.
@@ -162,13 +179,12 @@ class Batch:
                     f"output {name!r} has shape {list(array.shape)}, but {rows} stacked items went in,"
                     f" so its axis 0 must be {rows}"
                 )
-        results: list[Tensors] = []
+        cuts: list[Any] = []
         start = 0
         for task in self.tasks:
-            cut = (start, ...) if task.single else slice(start, start + task.rows)
-            results.append({name: array[cut] for name, array in outputs.items()})
+            cuts.append((start, ...) if task.single else slice(start, start + task.rows))
             start += task.rows
-        return results
+        return [{name: array[cut].copy() for name, array in outputs.items()} for cut in cuts]
 
     def halves(self) -> tuple[Batch, Batch]:
         """Two batches that together hold these tasks in order; there must be at least two."""
@@ -212,6 +228,13 @@ class ModelInfo:
     outputs: tuple[TensorSpec, ...]
     options: ModelOptions = ModelOptions()
     problem: str = ""
+
+
+def _total_bytes(tensors: Tensors) -> int:
+    total = 0
+    for array in tensors.values():
+        total += array.nbytes
+    return total
 
 
 def join_names(names: Iterable[str]) -> str:

@@ -1,4 +1,8 @@
-"""May these arrays go to that target? Decided before queueing, so that one bad body never reaches a batch. Pure."""
+"""May these arrays go to that target? Decided before queueing, so that one bad body never reaches a batch. Pure.
+
+What is decided depends on names, dtypes and shapes alone, so it is planned once for each combination and then
+looked up: clients send many arrays of one kind.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +12,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ndserve.codecs.base import UNNAMED
-from ndserve.engine.targets import Target
+from ndserve.engine.targets import Form, Plan, Target
 from ndserve.errors import InvalidInputError, InvalidParameterError
 from ndserve.types import BatchKey, HostArray, Parameter, Tensors, TensorSpec, join_names
+
+MAX_PLANS = 1024
 
 
 class Admitted(NamedTuple):
@@ -35,23 +41,129 @@ def admit(target: Target, inputs: Tensors, parameters: Mapping[str, Parameter], 
         InvalidInputError: names, dtypes or shapes do not fit; carries the expected specs.
         InvalidParameterError: the target has no such parameter.
     """
-    named = _by_name(target, inputs)
-    fitted = {spec.name: _fit_dtype(target, spec, named[spec.name], cast) for spec in target.inputs}
-    single = _is_item(target, fitted)
-    if single:
-        fitted = {name: array[np.newaxis] for name, array in fitted.items()}
-    for spec in target.inputs:
-        _check_shape(target, spec, fitted[spec.name], single)
-    rows = _rows(target, fitted)
-    trailing = tuple((name, array.dtype, array.shape[1:]) for name, array in fitted.items())
-    key = BatchKey(target.name, target.version, _parameters(target, parameters), trailing)
-    return Admitted(key, fitted, rows, single)
+    if cast:
+        inputs = _cast(target, inputs)
+    form: Form = tuple([(name, array.dtype, array.shape) for name, array in inputs.items()])
+    plan = target.plans.get(form)
+    if plan is None:
+        plan = _plan(target, form)
+        if len(target.plans) >= MAX_PLANS:
+            target.plans.clear()
+        target.plans[form] = plan
+    key = plan.key
+    if parameters:
+        key = BatchKey(key.target, key.version, _parameters(target, parameters), key.signature)
+    if plan.single:
+        fitted = {name: inputs[given][np.newaxis] for name, given in plan.names}
+    else:
+        fitted = {name: inputs[given] for name, given in plan.names}
+    return Admitted(key, fitted, plan.rows, plan.single)
+
+
+def _plan(target: Target, form: Form) -> Plan:
+    """What becomes of arrays of that form.
+
+    Raises:
+        InvalidInputError: as for `admit`.
+    """
+    given = {name: (dtype, shape) for name, dtype, shape in form}
+    names = _match_names(target, list(given))
+    kinds = [(spec, *given[names[spec.name]]) for spec in target.inputs]
+    for spec, dtype, _ in kinds:
+        if spec.dtype is not None and dtype != spec.dtype:
+            hint = "send that dtype, or add ?cast=true for a safe conversion"
+            raise _refusal(target, f"input {spec.name!r} is {dtype.name}, not {spec.dtype.name}: {hint}")
+    single = _is_item(target, [(spec, len(shape)) for spec, _, shape in kinds])
+    shapes = {spec.name: (1, *shape) if single else shape for spec, _, shape in kinds}
+    for spec, _, shape in kinds:
+        _check_shape(target, spec, shapes[spec.name], shape)
+    rows = _rows(target, shapes)
+    signature = tuple((spec.name, dtype, shapes[spec.name][1:]) for spec, dtype, _ in kinds)
+    key = BatchKey(target.name, target.version, tuple(target.parameters.items()), signature)
+    return Plan(key, tuple(names.items()), rows, single)
+
+
+def _refusal(target: Target, message: str) -> InvalidInputError:
+    expected = [str(spec) for spec in target.inputs]
+    return InvalidInputError(f"{message}; {target.name!r} takes {join_names(expected)}", expected=expected)
+
+
+def _match_names(target: Target, given: list[str]) -> dict[str, str]:
+    """From each input of the target to the name under which its array came."""
+    names = [spec.name for spec in target.inputs]
+    if given == [UNNAMED]:
+        if len(names) != 1:
+            raise _refusal(target, "one unnamed array came; name the inputs by .npz members or JSON keys")
+        return {names[0]: UNNAMED}
+    missing = [name for name in names if name not in given]
+    surplus = [name for name in given if name not in names]
+    if missing or surplus:
+        raise _refusal(target, f"missing inputs: {join_names(missing)}; surplus inputs: {join_names(surplus)}")
+    return {name: name for name in names}
+
+
+def _cast(target: Target, inputs: Tensors) -> Tensors:
+    """The inputs with every dtype that differs from its spec's converted."""
+    names = _match_names(target, list(inputs))
+    return {names[spec.name]: _cast_array(target, spec, inputs[names[spec.name]]) for spec in target.inputs}
+
+
+def _cast_array(target: Target, spec: TensorSpec, array: HostArray) -> HostArray:
+    if spec.dtype is None or array.dtype == spec.dtype:
+        return array
+    converted = _safe_cast(array, spec.dtype)
+    if converted is None:
+        held = f"{array.dtype.name} with values that {spec.dtype.name} cannot hold"
+        raise _refusal(target, f"input {spec.name!r} is {held}")
+    return converted
+
+
+def _safe_cast(array: HostArray, dtype: np.dtype[Any]) -> HostArray | None:
+    """The array in another dtype, or None where a value would change by more than rounding."""
+    integers = "biu"
+    sources = {"f": integers + "f", "c": integers + "fc"}.get(dtype.kind, integers)
+    if array.dtype.kind not in sources:
+        return None
+    with np.errstate(over="ignore"):
+        converted = array.astype(dtype)
+    if dtype.kind in "fc":
+        safe = np.array_equal(np.isfinite(converted), np.isfinite(array))
+    else:
+        safe = np.array_equal(converted, array)
+    return converted if safe else None
+
+
+def _is_item(target: Target, ranks: list[tuple[TensorSpec, int]]) -> bool:
+    """Whether the arrays lack the batch axis."""
+    if not target.stacks:
+        return False
+    if any(spec.shape is None for spec, _ in ranks):
+        return True
+    return all(rank == len(spec.shape or ()) - 1 for spec, rank in ranks)
+
+
+def _check_shape(target: Target, spec: TensorSpec, shape: tuple[int, ...], posted: tuple[int, ...]) -> None:
+    if spec.shape is None:
+        return
+    fits = len(shape) == len(spec.shape) and all(
+        want is None or want == have for want, have in zip(spec.shape, shape, strict=True)
+    )
+    if not fits:
+        neither = ", which is neither a batch nor one item of it" if target.stacks else ", which does not fit"
+        raise _refusal(target, f"input {spec.name!r} has shape {list(posted)}{neither}")
+
+
+def _rows(target: Target, shapes: dict[str, tuple[int, ...]]) -> int:
+    if not target.stacks:
+        return 1
+    lengths = {name: shape[0] for name, shape in shapes.items()}
+    if len(set(lengths.values())) > 1:
+        raise _refusal(target, f"the inputs have different lengths along axis 0: {lengths}")
+    return next(iter(lengths.values()))
 
 
 def _parameters(target: Target, given: Mapping[str, Parameter]) -> tuple[tuple[str, Parameter], ...]:
     """Every parameter of the target with its value, in the target's order."""
-    if not given:
-        return tuple(target.parameters.items())
     for name in given:
         if name not in target.parameters:
             raise InvalidParameterError(
@@ -74,83 +186,6 @@ def _convert(name: str, value: Parameter, default: Parameter) -> Parameter:
         number = kind(value)
         if number == value or isinstance(value, str):
             return number
-    except (ValueError, KeyError):
+    except (ValueError, KeyError, OverflowError):
         pass
-    raise InvalidParameterError(f"the parameter {name!r} takes a {kind.__name__}, not {value!r}")
-
-
-def _refusal(target: Target, message: str) -> InvalidInputError:
-    expected = [str(spec) for spec in target.inputs]
-    return InvalidInputError(f"{message}; {target.name!r} takes {join_names(expected)}", expected=expected)
-
-
-def _by_name(target: Target, inputs: Tensors) -> Tensors:
-    names = [spec.name for spec in target.inputs]
-    if inputs.keys() == {UNNAMED}:
-        if len(names) != 1:
-            raise _refusal(target, "one unnamed array came; name the inputs by .npz members or JSON keys")
-        return {names[0]: inputs[UNNAMED]}
-    missing = [name for name in names if name not in inputs]
-    surplus = [name for name in inputs if name not in names]
-    if missing or surplus:
-        raise _refusal(target, f"missing inputs: {join_names(missing)}; surplus inputs: {join_names(surplus)}")
-    return inputs
-
-
-def _fit_dtype(target: Target, spec: TensorSpec, array: HostArray, cast: bool) -> HostArray:
-    if spec.dtype is None or array.dtype == spec.dtype:
-        return array
-    if not cast:
-        hint = "send that dtype, or add ?cast=true for a safe conversion"
-        raise _refusal(target, f"input {spec.name!r} is {array.dtype.name}, not {spec.dtype.name}: {hint}")
-    converted = _safe_cast(array, spec.dtype)
-    if converted is None:
-        raise _refusal(
-            target, f"input {spec.name!r} is {array.dtype.name} with values that {spec.dtype.name} cannot hold"
-        )
-    return converted
-
-
-def _safe_cast(array: HostArray, dtype: np.dtype[Any]) -> HostArray | None:
-    """The array in another dtype, or None where a value would change by more than rounding."""
-    if not np.can_cast(array.dtype, dtype, "same_kind"):
-        return None
-    with np.errstate(over="ignore"):
-        converted = array.astype(dtype)
-    if dtype.kind in "fc":
-        safe = np.array_equal(np.isfinite(converted), np.isfinite(array))
-    else:
-        safe = np.array_equal(converted, array)
-    return converted if safe else None
-
-
-def _is_item(target: Target, arrays: Tensors) -> bool:
-    """Whether the arrays lack the batch axis."""
-    if not target.stacks:
-        return False
-    shapes = [(spec.shape, arrays[spec.name].ndim) for spec in target.inputs]
-    if any(shape is None for shape, _ in shapes):
-        return True
-    return all(rank == len(shape or ()) - 1 for shape, rank in shapes)
-
-
-def _check_shape(target: Target, spec: TensorSpec, array: HostArray, single: bool) -> None:
-    if spec.shape is None:
-        return
-    fits = array.ndim == len(spec.shape) and all(
-        want is None or want == have for want, have in zip(spec.shape, array.shape, strict=True)
-    )
-    if not fits:
-        shape = list(array.shape[1:] if single else array.shape)
-        neither = ", which is neither a batch nor one item of it" if target.stacks else ", which does not fit"
-        raise _refusal(target, f"input {spec.name!r} has shape {shape}{neither}")
-
-
-def _rows(target: Target, arrays: Tensors) -> int:
-    if not target.stacks:
-        return 1
-    lengths = {name: array.shape[0] for name, array in arrays.items()}
-    if len(set(lengths.values())) > 1:
-        raise _refusal(target, f"the inputs have different lengths along axis 0: {lengths}")
-    rows: int = next(iter(lengths.values()))
-    return rows
+    raise InvalidParameterError(f"the parameter {name!r} takes a {kind.__name__}, not {str(value)[:100]!r}")

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import count
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from ndserve.engine.targets import TargetKey
 from ndserve.types import Batch, BatchKey, Task
@@ -31,10 +31,8 @@ class Turn(NamedTuple):
     full: bool
 
 
-class _Entry(NamedTuple):
-    arrival: int
-    time: float
-    task: Task
+_Entry: TypeAlias = tuple[int, float, Task]
+"""Arrival number, time of arrival, task."""
 
 
 @dataclass(slots=True)
@@ -73,14 +71,13 @@ class Batcher:
         queue = self._queues.get(task.key)
         if queue is None:
             queue = self._queues[task.key] = _Queue()
-        entry = _Entry(next(self._arrivals), now, task)
-        queue.entries.append(entry)
+        queue.entries.append((next(self._arrivals), now, task))
         queue.rows += task.rows
         self._queued[task.id] = task
         if len(queue.entries) == 1:
             self._line_up(task.key, queue)
         elif self._waiting and queue.rows >= self._limits(task.key).max_rows:
-            heapq.heappush(self._ready, queue.entries[0].arrival)
+            heapq.heappush(self._ready, queue.entries[0][0])
 
     def discard(self, task: Task) -> bool:
         """Take a task out of its queue; False when it is not queued (any more)."""
@@ -110,8 +107,8 @@ class Batcher:
             tasks.extend(batch.tasks)
         for key in [key for key in self._queues if _target(key) == target]:
             queue = self._queues.pop(key)
-            self._heads.pop(queue.entries[0].arrival, None)
-            tasks.extend(entry.task for entry in queue.entries if self._queued.pop(entry.task.id, None))
+            self._heads.pop(queue.entries[0][0], None)
+            tasks.extend(task for _, _, task in queue.entries if self._queued.pop(task.id, None))
         self._held.pop(target, None)
         return tasks
 
@@ -120,9 +117,7 @@ class Batcher:
         for batch in self._returned:
             if _target(batch.key) not in self._held:
                 return Turn(batch.key, True)
-        while self._waiting and self._waiting[0][0] <= now:
-            heapq.heappush(self._ready, heapq.heappop(self._waiting)[1])
-        while self._ready:
+        while self._due(now):
             arrival = self._ready[0]
             key = self._heads.get(arrival)
             if key is not None and not self._skip_gaps(key):
@@ -132,6 +127,12 @@ class Batcher:
                 held.append(arrival)
             heapq.heappop(self._ready)
         return None
+
+    def _due(self, now: float) -> bool:
+        """Move what has waited long enough into line; whether anything stands there."""
+        while self._waiting and self._waiting[0][0] <= now:
+            heapq.heappush(self._ready, heapq.heappop(self._waiting)[1])
+        return bool(self._ready)
 
     def next_batch(self, now: float) -> Batch | None:
         """Take out the batch whose turn it is. Its rows are within the limit, unless one task alone exceeds it."""
@@ -143,7 +144,7 @@ class Batcher:
                 self._returned.remove(batch)
                 return batch
         queue = self._queues[turn.key]
-        del self._heads[queue.entries[0].arrival]
+        del self._heads[queue.entries[0][0]]
         batch = Batch(turn.key, self._take(queue, self._limits(turn.key).max_rows))
         if queue.entries:
             self._line_up(turn.key, queue)
@@ -152,27 +153,27 @@ class Batcher:
         return batch
 
     def next_wakeup(self) -> float | None:
-        """When `peek` may give more than it does now although nothing is added; None for never."""
+        """After a `peek` that gave None: when it may give more although nothing is added; None for never."""
         while self._waiting and self._waiting[0][1] not in self._heads:
             heapq.heappop(self._waiting)
         return self._waiting[0][0] if self._waiting else None
 
     def _line_up(self, key: BatchKey, queue: _Queue) -> None:
-        head = queue.entries[0]
-        self._heads[head.arrival] = key
+        arrival, time, _ = queue.entries[0]
+        self._heads[arrival] = key
         limits = self._limits(key)
         if limits.max_wait > 0 and queue.rows < limits.max_rows:
-            heapq.heappush(self._waiting, (head.time + limits.max_wait, head.arrival))
+            heapq.heappush(self._waiting, (time + limits.max_wait, arrival))
         else:
-            heapq.heappush(self._ready, head.arrival)
+            heapq.heappush(self._ready, arrival)
 
     def _skip_gaps(self, key: BatchKey) -> bool:
         """Drop discarded tasks from the front. True when that changed the queue's place in line."""
         queue = self._queues[key]
-        if queue.entries[0].task.id in self._queued:
+        if queue.entries[0][2].id in self._queued:
             return False
-        del self._heads[queue.entries[0].arrival]
-        while queue.entries and queue.entries[0].task.id not in self._queued:
+        del self._heads[queue.entries[0][0]]
+        while queue.entries and queue.entries[0][2].id not in self._queued:
             queue.entries.popleft()
         if queue.entries:
             self._line_up(key, queue)
@@ -184,7 +185,7 @@ class Batcher:
         tasks: list[Task] = []
         rows = 0
         while queue.entries:
-            task = queue.entries[0].task
+            task = queue.entries[0][2]
             if task.id in self._queued:
                 if tasks and rows + task.rows > max_rows:
                     break

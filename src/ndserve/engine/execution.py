@@ -10,7 +10,7 @@ from ndserve.engine.targets import Target
 from ndserve.model_cache import batch_safety
 from ndserve.model_cache.session import Session
 from ndserve.processes.base import ModelCall
-from ndserve.types import Array, Batch, Batching, Tensors
+from ndserve.types import Array, Batch, Batching, HostArray, Tensors
 
 
 class Executed(NamedTuple):
@@ -20,22 +20,26 @@ class Executed(NamedTuple):
     batching: Batching | None
 
 
-def execute(device: Device, target: Target, sessions: Mapping[str, Session], batch: Batch) -> Executed:
+def execute(
+    device: Device, target: Target, sessions: Mapping[str, Session], batch: Batch, parts: Mapping[str, list[HostArray]]
+) -> Executed:
     """Run a batch on the device; called on the lane's thread.
+
+    `parts` are the batch's inputs, taken by the event loop, which owns the tasks.
 
     Raises:
         Exception: whatever the model or the process raised.
         ValueError: the outputs do not have one row for each row that went in.
     """
     call = _call(device, target, sessions, batch)
-    inputs = {name: device.to_device(parts) for name, parts in batch.parts().items()}
+    inputs = {name: device.to_device(arrays) for name, arrays in parts.items()}
     outputs = call(inputs)
     device.synchronize()
     results = batch.split({name: device.to_host(array) for name, array in outputs.items()})
     if target.batching.mode != "untested":
         return Executed(results, None)
     run = host_run(device, call)
-    return Executed(results, batch_safety.with_request(run, batch.tasks[0].inputs))
+    return Executed(results, batch_safety.with_request(run, {name: arrays[0] for name, arrays in parts.items()}))
 
 
 def host_run(device: Device, call: Callable[[Mapping[str, Array]], Mapping[str, Array]]) -> batch_safety.Run:

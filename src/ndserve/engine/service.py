@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ndserve.codecs.base import UNNAMED
 from ndserve.engine.admission import admit
+from ndserve.engine.ids import RandomIds
 from ndserve.engine.lane import Lane
 from ndserve.engine.targets import Target, Targets
 from ndserve.engine.waiters import Waiters
@@ -70,7 +70,9 @@ class InferenceService:
         self._live: dict[str, Task] = {}
         self._live_bytes = 0
         self.waiters = Waiters()
-        self._ended = {state.value: 0 for state in TaskState if state not in LIVE}
+        self._ids = RandomIds()
+        self._ended = {state: 0 for state in TaskState if state not in LIVE}
+        self._late = 0
         self._empty = asyncio.Event()
         self._sweeper: asyncio.TimerHandle | None = None
         self._commits: set[asyncio.Task[None]] = set()
@@ -121,13 +123,15 @@ class InferenceService:
             inputs = {UNNAMED: inputs}
         admitted = admit(target, inputs, parameters or {}, cast=cast)
         now = self._clock()
-        task = Task(os.urandom(16).hex(), *admitted, created=now)
-        nbytes = task.nbytes
-        self.check_room(nbytes)
-        await self.store.put([task], now)
+        task = Task(self._ids.next(), *admitted, created=now)
+        self.check_room(task.input_bytes)
+        stored = self.store.put([task], now)
         self._live[task.id] = task
-        self._live_bytes += nbytes
-        self.worker.add(task, now)
+        self._live_bytes += task.input_bytes
+        if stored is not DONE:
+            await self._stored(task, stored)
+        if task.live:  # the engine may have died while the store was busy
+            self.worker.add(task, now)
         return task
 
     async def find(self, task_id: str) -> Task:
@@ -163,19 +167,32 @@ class InferenceService:
 
     def cancel(self, task: Task) -> bool:
         """Give up a task: a queued one never runs, a running one's result is dropped. False when it has ended."""
-        return self._settle([Outcome(task, None, None)]) > 0
+        return self._settle([(task, None, None)]) > 0
+
+    async def _stored(self, task: Task, stored: Awaitable[None]) -> None:
+        """Wait until a new task is safe. One that is not, or whose caller has gone meanwhile, is not live any more."""
+        try:
+            await stored
+        except asyncio.CancelledError:
+            self.cancel(task)
+            raise
+        except Exception:
+            if self._live.pop(task.id, None):
+                self._live_bytes -= task.input_bytes
+            raise
 
     async def drain(self, seconds: float) -> None:
         """Take no new tasks, finish the accepted ones within `seconds`, and fail those that are left then."""
         self.closing = True
         if self._live:
+            self._empty.clear()
             try:
                 async with asyncio.timeout(seconds):
                     await self._empty.wait()
             except TimeoutError:
                 logger.warning("%d tasks were not finished within %g s of draining", len(self._live), seconds)
         failure = ShuttingDownError("the server shut down before the task was finished; submit it again").failure()
-        self._settle([Outcome(task, None, failure) for task in list(self._live.values())])
+        self._settle([(task, None, failure) for task in list(self._live.values())])
 
     async def close(self) -> None:
         """Stop everything; `drain` comes first where tasks matter."""
@@ -199,7 +216,8 @@ class InferenceService:
                 "max_tasks": self.bounds.tasks,
                 "max_bytes": self.bounds.nbytes,
             },
-            "ended": dict(self._ended),
+            "ended": {state.value: number for state, number in self._ended.items()},
+            "settled_late": self._late,
             "batches": {"count": batches, "tasks": tasks, "mean_size": round(tasks / batches, 2) if batches else None},
             "store": self.store.usage()._asdict(),
             "models": {
@@ -236,13 +254,15 @@ class InferenceService:
         now = self._clock()
         settled: list[Task] = []
         for task, outputs, failure in outcomes:
-            nbytes = task.nbytes
-            state = TaskState.SUCCEEDED if outputs is not None else TaskState.FAILED if failure else TaskState.CANCELLED
-            if not task.settle(state, now, outputs=outputs, failure=failure):
+            if not task.live:
+                self._late += 1
                 continue
-            self.worker.batcher.discard(task)
-            self._ended[state.value] += 1
-            self._live_bytes -= nbytes
+            if task.state is TaskState.QUEUED:
+                self.worker.batcher.discard(task)
+            self._live_bytes -= task.input_bytes
+            state = TaskState.SUCCEEDED if outputs is not None else TaskState.FAILED if failure else TaskState.CANCELLED
+            task.settle(state, now, outputs=outputs, failure=failure)
+            self._ended[state] += 1
             del self._live[task.id]
             settled.append(task)
         if not self._live:
@@ -257,8 +277,12 @@ class InferenceService:
         return len(settled)
 
     async def _wake_after(self, committed: Awaitable[None], tasks: list[Task]) -> None:
-        await committed
-        self.waiters.wake(tasks)
+        try:
+            await committed
+        except Exception:
+            logger.exception("the outcomes of %d tasks could not be stored", len(tasks))
+        finally:
+            self.waiters.wake(tasks)
 
     def _die(self, reason: str) -> None:
         if self.dead:
@@ -266,7 +290,7 @@ class InferenceService:
         self.dead = reason
         logger.critical("the engine has stopped: %s", reason)
         failure = EngineDeadError(f"the engine has stopped: {reason}").failure()
-        self._settle([Outcome(task, None, failure) for task in list(self._live.values())])
+        self._settle([(task, None, failure) for task in list(self._live.values())])
         self._on_dead(reason)
 
     def _sweep(self) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+import numpy as np
 
 from ndserve.errors import ModelLoadError, StartupError, UnknownTargetError
 from ndserve.model_cache import batch_safety
@@ -16,11 +18,25 @@ TargetKey: TypeAlias = tuple[str, str]
 """A target's name and version; a process's version is empty."""
 
 
+Form: TypeAlias = tuple[tuple[str, np.dtype[Any], tuple[int, ...]], ...]
+"""Names, dtypes and shapes of arrays as they were posted."""
+
+
+class Plan(NamedTuple):
+    """What becomes of arrays of one form: (input name, posted name) pairs, and the fields of `Admitted`."""
+
+    key: BatchKey
+    names: tuple[tuple[str, str], ...]
+    rows: int
+    single: bool
+
+
 @dataclass(slots=True, eq=False)
 class Target:
     """One version of a model, or a process.
 
     `stacks` says that axis 0 of every input and output is the batch axis; `batching` whether tasks may share it.
+    `plans` is the memory of `admission.admit`.
     """
 
     name: str
@@ -37,6 +53,7 @@ class Target:
     process: Process | None = None
     probes_left: int = 0
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
+    plans: dict[Form, Plan] = field(default_factory=dict)
 
     @property
     def key(self) -> TargetKey:

@@ -20,7 +20,11 @@ class Waiters:
     def add(self, task: Task) -> asyncio.Future[bool]:
         """A future that gives True when this live task ends; `remove` it if it is given up before."""
         future = asyncio.get_running_loop().create_future()
-        self._futures.setdefault(task.id, []).append(future)
+        futures = self._futures.get(task.id)
+        if futures is None:
+            self._futures[task.id] = [future]
+        else:
+            futures.append(future)
         return future
 
     def remove(self, task: Task, future: asyncio.Future[bool]) -> None:

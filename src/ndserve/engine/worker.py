@@ -7,11 +7,11 @@ import logging
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, TypeAlias
 
 from ndserve.engine.batcher import Batcher, Limits
 from ndserve.engine.execution import Executed, execute, host_run
-from ndserve.engine.lane import Lane
+from ndserve.engine.lane import Lane, describe_error
 from ndserve.engine.targets import Target, Targets
 from ndserve.errors import ExecutionError, NdserveError
 from ndserve.model_cache import batch_safety
@@ -25,13 +25,8 @@ MAX_REASON = 2000
 """Characters of an exception's text that a caller gets."""
 
 
-class Outcome(NamedTuple):
-    """How a task ended: with outputs or with a failure."""
-
-    task: Task
-    outputs: Tensors | None
-    failure: Failure | None
-
+Outcome: TypeAlias = tuple[Task, Tensors | None, Failure | None]
+"""How a task ended: with outputs or with a failure."""
 
 OnOutcomes = Callable[[Sequence[Outcome]], object]
 
@@ -83,6 +78,7 @@ class Worker:
         """
         async with self._cache.loaded(target.models):
             await self._probe(target)
+        self.wake()  # for tasks that came while the probe held the lane
 
     async def close(self) -> None:
         """Give up what is under way."""
@@ -134,7 +130,7 @@ class Worker:
             task.start(now)
         lease = self._cache.lease(target.models)
         sessions = lease.__enter__()
-        work = partial(execute, self._lane.device, target, sessions, batch)
+        work = partial(execute, self._lane.device, target, sessions, batch, batch.parts())
         self.batches += 1
         self.batched_tasks += len(batch.tasks)
         running = self._lane.run(work)
@@ -154,15 +150,15 @@ class Worker:
             executed = running.result()
             if executed.batching is not None:
                 self._judge(target, executed.batching)
-            outcomes = [Outcome(task, out, None) for task, out in zip(batch.tasks, executed.results, strict=True)]
+            outcomes = [(task, out, None) for task, out in zip(batch.tasks, executed.results, strict=True)]
         elif not self._lane.device.healthy():
-            self._on_dead(f"{self._lane.device.name} no longer answers: {error}")
+            self._on_dead(f"{self._lane.device.name} no longer answers: {describe_error(error)}")
             return
         elif len(batch.tasks) > 1:
             for half in batch.halves():
                 self.batcher.put_back(half)
         else:
-            outcomes = [Outcome(batch.tasks[0], None, _failure(target, error))]
+            outcomes = [(batch.tasks[0], None, _failure(target, error))]
         self._pump()  # the device first; the callers are served while it works
         if outcomes:
             self._on_outcomes(outcomes)
@@ -176,7 +172,8 @@ class Worker:
         except Exception as error:
             logger.error("%s: %s", target.name, error)
             failure = error.failure() if isinstance(error, NdserveError) else _failure(target, error)
-            self._on_outcomes([Outcome(task, None, failure) for task in self.batcher.drop(target.key)])
+            self._on_outcomes([(task, None, failure) for task in self.batcher.drop(target.key)])
+            self.wake()
 
     async def _probe(self, target: Target) -> None:
         """Judge the batch safety of a model that has just been loaded, where random inputs can tell."""
@@ -185,9 +182,13 @@ class Worker:
         (info,) = target.models
         with self._cache.lease(target.models) as sessions:
             run = host_run(self._lane.device, sessions[target.name].run)
-            target.batching = await self._lane.run(partial(batch_safety.at_load, run, info))
+            batching = await self._lane.run(partial(batch_safety.at_load, run, info))
+        if target.batching.mode == "untested":
+            target.batching = batching
 
     def _judge(self, target: Target, batching: Batching) -> None:
+        if target.batching.mode != "untested":
+            return  # a batch that was on its way when the verdict fell
         target.probes_left -= 1
         if batching.mode == "untested" and target.probes_left <= 0:
             batching = Batching("off", f"no request could show that batching is safe: {batching.reason}")
@@ -198,4 +199,4 @@ class Worker:
 def _failure(target: Target, error: BaseException) -> Failure:
     """What the caller of a task that failed on the device is told; the log has the traceback."""
     logger.error("%s %s failed", target.kind, target.name, exc_info=error)
-    return ExecutionError(f"{target.name!r} raised {type(error).__name__}: {str(error)[:MAX_REASON]}").failure()
+    return ExecutionError(f"{target.name!r} raised {describe_error(error)[:MAX_REASON]}").failure()

@@ -30,48 +30,59 @@ class Intake:
         self._check_room = check_room
         self._arriving = 0
 
-    async def read(self, receive: Receive, headers: dict[bytes, bytes]) -> bytes | bytearray:
-        """The whole body. It is refused by its declared length before it is read, and by count while it is.
+    def expect(self, declared: bytes | None) -> None:
+        """Refuse a body by its Content-Length, before it is read.
+
+        Raises:
+            BodyTooLargeError: over the bound.
+            MalformedBodyError: not a number.
+            NdserveError: what `check_room` raises.
+        """
+        if declared is None:
+            return
+        if not declared.isdigit():
+            raise MalformedBodyError(f"Content-Length {declared[:40].decode('latin1')!r} is not a number")
+        length = int(declared)
+        self._check_length(length)
+        self._check_room(self._arriving + length)
+
+    def whole(self, message: Message) -> bytes:
+        """The body that came in one message.
+
+        Raises:
+            BodyTooLargeError: over the bound.
+            ClientGoneError: the client hung up instead.
+        """
+        if message["type"] == "http.disconnect":
+            raise ClientGoneError
+        body: bytes = message.get("body", b"")
+        self._check_length(len(body))
+        return body
+
+    async def rest(self, message: Message, receive: Receive) -> bytearray:
+        """The body that begins with `message`, refused by count while it arrives.
 
         Raises:
             BodyTooLargeError: over the bound.
             ClientGoneError: the client hung up in the middle.
             NdserveError: what `check_room` raises.
         """
-        declared = headers.get(b"content-length", b"0")
-        if not declared.isdigit():
-            raise MalformedBodyError(f"Content-Length {declared[:40].decode('latin1')!r} is not a number")
-        self._check_length(int(declared))
-        self._check_room(self._arriving + int(declared))
-        message = await receive()
-        first: bytes = message.get("body", b"")
-        body: bytes | bytearray = first
-        if message.get("more_body", False):
-            body = await self._read_on(receive, first)
-        elif message["type"] == "http.disconnect":
-            raise ClientGoneError
-        self._check_length(len(body))
-        return body
-
-    async def _read_on(self, receive: Receive, first: bytes) -> bytearray:
         # One growing buffer, because a list of chunks of one byte each would take forty times the body.
-        body = bytearray(first)
-        self._arriving += len(first)
+        body = bytearray()
         try:
-            more = True
-            while more:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise ClientGoneError
+            while True:
                 chunk = message.get("body", b"")
                 body += chunk
                 self._arriving += len(chunk)
                 self._check_length(len(body))
                 self._check_room(self._arriving)
-                more = message.get("more_body", False)
+                if not message.get("more_body"):
+                    return body
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientGoneError
         finally:
             self._arriving -= len(body)
-        return body
 
     def _check_length(self, length: int) -> None:
         if length > self.max_body_bytes:

@@ -12,7 +12,7 @@ import math
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import orjson
 
@@ -36,14 +36,8 @@ RESERVED = frozenset({"model", "process", "version", "cast", "wait"})
 _JSON = b"application/json"
 
 
-class Answer(NamedTuple):
-    """A response. `delivers` is the task whose outcome it carries."""
-
-    status: int
-    content_type: bytes
-    chunks: tuple[bytes | memoryview, ...]
-    headers: Headers
-    delivers: Task | None = None
+Answer: TypeAlias = tuple[int, bytes, tuple[bytes | memoryview, ...], Headers, Task | None]
+"""Status, Content-Type, body, further headers, and the task whose outcome it delivers, if any."""
 
 
 class Options(NamedTuple):
@@ -97,9 +91,9 @@ class HotRoutes:
         except Exception:
             logger.exception("%s %s failed", scope["method"], scope["path"])
             body = problem(500, "internal", "the server failed on this request; its log says why")
-            answer = Answer(500, problems.MEDIA_TYPE, (body,), [])
+            answer = 500, problems.MEDIA_TYPE, (body,), [], None
         status, content_type, chunks, headers, delivers = answer
-        length = sum(map(len, chunks))
+        length = len(chunks[0]) if len(chunks) == 1 else sum(map(len, chunks))
         fields = [(b"content-type", content_type), (b"content-length", b"%d" % length), *headers]
         await send({"type": "http.response.start", "status": status, "headers": fields})
         for chunk in chunks[:-1]:
@@ -116,7 +110,9 @@ class HotRoutes:
             raise InvalidParameterError("the path names the target already; leave model= and process= out")
         target = service.target(name or options.target or self._default_process, options.version)
         headers = dict(scope["headers"])
-        body = await self._intake.read(receive, headers)
+        self._intake.expect(headers.get(b"content-length"))
+        message = await receive()
+        body = await self._intake.rest(message, receive) if message.get("more_body") else self._intake.whole(message)
         content_type = headers.get(b"content-type", b"").decode("latin1")
         limit = self._intake.max_body_bytes
         if codecs.is_cheap(body):
@@ -124,7 +120,6 @@ class HotRoutes:
         else:
             inputs = await asyncio.to_thread(codecs.decode, content_type, body, target.inputs, limit)
         task = await service.submit(target, inputs, options.parameters, cast=options.cast)
-        location = [(b"location", f"{scope.get('root_path', '')}/result/{task.id}".encode())]
         if options.wait:
             try:
                 await until_settled(service.waiters, task, receive, options.wait)
@@ -132,20 +127,21 @@ class HotRoutes:
                 service.cancel(task)  # the caller never learnt the id: nobody can fetch the result
                 raise
             if not task.live:
-                return await _outcome(task, headers, location)
-        return Answer(202, _JSON, (_accepted(task),), location)
+                return await _outcome(task, headers)
+        location = f"{scope.get('root_path', '')}/result/{task.id}".encode()
+        return 202, _JSON, (_accepted(task),), [(b"location", location)], None
 
     async def _result(self, scope: Scope, receive: Receive, name: str) -> Answer:
         """GET /result/{task_id} and GET /tasks/{task_id}/result."""
         task = await self._awaited(scope, receive, name)
         if task.live:
-            return Answer(202, _JSON, (_accepted(task),), RETRY)
-        return await _outcome(task, dict(scope["headers"]), [])
+            return 202, _JSON, (_accepted(task),), RETRY, None
+        return await _outcome(task, dict(scope["headers"]))
 
     async def _status(self, scope: Scope, receive: Receive, name: str) -> Answer:
         """GET /tasks/{task_id}."""
         task = await self._awaited(scope, receive, name)
-        return Answer(200, _JSON, (orjson.dumps(describe(task)),), [])
+        return 200, _JSON, (orjson.dumps(describe(task)),), [], None
 
     async def _awaited(self, scope: Scope, receive: Receive, task_id: str) -> Task:
         """The task, after the wait that the query string asks for."""
@@ -179,7 +175,7 @@ def _accepted(task: Task) -> bytes:
     return b'{"task_id":"%b","status":"%b"}' % (task.id.encode(), task.state.value.encode())
 
 
-async def _outcome(task: Task, headers: dict[bytes, bytes], extra: Headers) -> Answer:
+async def _outcome(task: Task, headers: dict[bytes, bytes]) -> Answer:
     """The answer for an ended task: its outputs as Accept asks, or its own error.
 
     Raises:
@@ -192,18 +188,18 @@ async def _outcome(task: Task, headers: dict[bytes, bytes], extra: Headers) -> A
         payload = codec.encode(outputs)
     else:
         payload = await asyncio.to_thread(codec.encode, outputs)
-    return Answer(200, payload.content_type, payload.chunks, extra, task)
+    return 200, payload.content_type, payload.chunks, [], task
 
 
 def _error_answer(error: NdserveError) -> Answer:
     body = problem(error.status, error.code, error.message, **error.details)
-    return Answer(error.status, problems.MEDIA_TYPE, (body,), problems.headers_of(error))
+    return error.status, problems.MEDIA_TYPE, (body,), problems.headers_of(error), None
 
 
 def _method_not_allowed(handlers: dict[str, Handler]) -> Answer:
     allowed = ", ".join(handlers)
     body = problem(405, "method_not_allowed", f"this path answers {allowed}")
-    return Answer(405, problems.MEDIA_TYPE, (body,), [(b"allow", allowed.encode())])
+    return 405, problems.MEDIA_TYPE, (body,), [(b"allow", allowed.encode())], None
 
 
 @lru_cache(maxsize=1024)

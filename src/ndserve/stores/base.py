@@ -48,8 +48,8 @@ class TaskStore(Protocol):
     def put(self, tasks: Sequence[Task], now: float) -> Awaitable[None]:
         """Take newly accepted tasks, inputs included.
 
-        Room is made, if need be, by dropping the oldest results that were delivered at least once. Results
-        that nobody has seen are kept until they expire.
+        Room is made, if need be, by dropping the results that were delivered longest ago. Results that
+        nobody has seen are kept until they expire.
 
         Raises:
             StoreFullError: there is no room; none of `tasks` was taken.
@@ -57,7 +57,10 @@ class TaskStore(Protocol):
         ...
 
     def finish(self, tasks: Sequence[Task]) -> Awaitable[None]:
-        """Note that these tasks have ended, with what their fields now say."""
+        """Note that these tasks have ended, with what their fields now say.
+
+        Never refused: results that are larger than their inputs may push delivered ones out.
+        """
         ...
 
     def delivered(self, task: Task) -> None:

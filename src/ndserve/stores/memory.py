@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Awaitable, Sequence
-from dataclasses import dataclass
-from itertools import islice
 
 from ndserve.errors import StoreFullError
 from ndserve.stores.base import DONE, Gone, Usage
@@ -14,12 +13,6 @@ TRACE_SECONDS = 24 * 3600.0
 """How long an id whose result has expired is told from one that never was."""
 
 MAX_TRACES = 100_000
-
-
-@dataclass(slots=True)
-class _Entry:
-    task: Task
-    nbytes: int
 
 
 class MemoryStore:
@@ -33,75 +26,96 @@ class MemoryStore:
         self._ttl = ttl
         self._max_tasks = max_tasks
         self._max_bytes = max_bytes
+        self._tasks: dict[str, Task] = {}
         self._nbytes = 0
-        self._entries: dict[str, _Entry] = {}
-        self._ended: dict[str, float] = {}
-        self._delivered: dict[str, None] = {}
-        self._traces: dict[str, tuple[float, Gone]] = {}
+        # Ordered dictionaries, because a plain one takes ever longer to find its first key when that keeps going.
+        self._ended: OrderedDict[str, None] = OrderedDict()
+        self._delivered: OrderedDict[str, None] = OrderedDict()
+        self._delivered_bytes = 0
+        self._traces: OrderedDict[str, tuple[float, Gone]] = OrderedDict()
 
     def put(self, tasks: Sequence[Task], now: float) -> Awaitable[None]:
-        self._make_room(len(tasks), sum(task.nbytes for task in tasks), now)
+        nbytes = 0
         for task in tasks:
-            self._entries[task.id] = entry = _Entry(task, task.nbytes)
-            self._nbytes += entry.nbytes
+            nbytes += task.input_bytes
+        if len(self._tasks) + len(tasks) > self._max_tasks or self._nbytes + nbytes > self._max_bytes:
+            self._make_room(len(tasks), nbytes, now)
+        for task in tasks:
+            self._tasks[task.id] = task
+        self._nbytes += nbytes
         return DONE
 
     def finish(self, tasks: Sequence[Task]) -> Awaitable[None]:
         for task in tasks:
-            entry = self._entries[task.id]
-            self._nbytes -= entry.nbytes
-            entry.nbytes = task.nbytes
-            self._nbytes += entry.nbytes
-            self._ended[task.id] = task.ended or 0.0
+            self._nbytes += task.output_bytes - task.input_bytes
+            self._ended[task.id] = None
+            while self._nbytes > self._max_bytes and self._delivered:
+                self._drop_delivered(task.ended or 0.0)
         return DONE
 
     def delivered(self, task: Task) -> None:
-        if task.id in self._ended:
+        if task.id in self._ended and task.id not in self._delivered:
             self._delivered[task.id] = None
+            self._delivered_bytes += task.output_bytes
 
     async def get(self, task_id: str) -> Task | Gone | None:
-        entry = self._entries.get(task_id)
-        if entry is not None:
-            return entry.task
+        task = self._tasks.get(task_id)
+        if task is not None:
+            return task
         trace = self._traces.get(task_id)
         return trace[1] if trace else None
 
     async def unfinished(self) -> list[Task]:
-        return [entry.task for entry in self._entries.values() if entry.task.live]
+        return [task for task in self._tasks.values() if task.live]
 
     def sweep(self, now: float, limit: int) -> int:
-        due = []
-        for task_id, ended in islice(self._ended.items(), limit):
-            if ended + self._ttl > now:
+        removed = 0
+        while removed < limit and self._ended:
+            task = self._tasks[next(iter(self._ended))]
+            if (task.ended or 0.0) + self._ttl > now:
                 break
-            due.append(task_id)
-        for task_id in due:
-            self._remove(task_id, now, Gone(f"its result was kept for {self._ttl:g} s"))
-        for task_id, (removed, _) in list(islice(self._traces.items(), limit)):
-            if removed + TRACE_SECONDS > now and len(self._traces) <= MAX_TRACES:
+            self._remove(task, now, Gone(f"its result was kept for {self._ttl:g} s"))
+            removed += 1
+        while self._traces:
+            since, _ = next(iter(self._traces.values()))
+            if since + TRACE_SECONDS > now and len(self._traces) <= MAX_TRACES:
                 break
-            del self._traces[task_id]
-        return len(due)
+            self._traces.popitem(last=False)
+        return removed
 
     def usage(self) -> Usage:
-        return Usage(len(self._entries), self._nbytes, self._max_tasks, self._max_bytes)
+        return Usage(len(self._tasks), self._nbytes, self._max_tasks, self._max_bytes)
 
     async def close(self) -> None:
-        self._entries.clear()
+        self._tasks.clear()
+        self._ended.clear()
+        self._delivered.clear()
+        self._nbytes = self._delivered_bytes = 0
 
     def _make_room(self, tasks: int, nbytes: int, now: float) -> None:
-        while len(self._entries) + tasks > self._max_tasks or self._nbytes + nbytes > self._max_bytes:
-            oldest = next(iter(self._delivered), None)
-            if oldest is None:
-                raise StoreFullError(
-                    f"the task store holds {len(self._entries)} of {self._max_tasks} tasks and {self._nbytes} of"
-                    f" {self._max_bytes} bytes, and no delivered result is left to make room for {nbytes} bytes more",
-                    **self.usage()._asdict(),
-                )
-            self._remove(oldest, now, Gone("its delivered result made room for newer tasks"))
+        """Drop delivered results until there is room; none of them where even that would not do."""
+        left_tasks = len(self._tasks) - len(self._delivered) + tasks
+        left_bytes = self._nbytes - self._delivered_bytes + nbytes
+        if left_tasks > self._max_tasks or left_bytes > self._max_bytes:
+            raise StoreFullError(
+                f"the task store holds {len(self._tasks)} of {self._max_tasks} tasks and {self._nbytes} of"
+                f" {self._max_bytes} bytes, and dropping every delivered result would not make room for {nbytes}"
+                " bytes more; try again when results have expired or raise --store-tasks and --store-bytes",
+                **self.usage()._asdict(),
+            )
+        while len(self._tasks) + tasks > self._max_tasks or self._nbytes + nbytes > self._max_bytes:
+            self._drop_delivered(now)
 
-    def _remove(self, task_id: str, now: float, why: Gone) -> None:
-        self._nbytes -= self._entries.pop(task_id).nbytes
-        del self._ended[task_id]
-        self._delivered.pop(task_id, None)
-        self._traces[task_id] = (now, why)
+    def _drop_delivered(self, now: float) -> None:
+        """Drop the result that was delivered longest ago; there must be one."""
+        task = self._tasks[next(iter(self._delivered))]
+        self._remove(task, now, Gone("its delivered result made room for newer tasks"))
+
+    def _remove(self, task: Task, now: float, why: Gone) -> None:
+        del self._tasks[task.id]
+        del self._ended[task.id]
+        self._nbytes -= task.output_bytes
+        if task.id in self._delivered:
+            del self._delivered[task.id]
+            self._delivered_bytes -= task.output_bytes
+        self._traces[task.id] = (now, why)

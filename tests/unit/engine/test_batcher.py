@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from ndserve.engine.batcher import Batcher, Limits, Turn
 from ndserve.types import Batch, BatchKey, Task
@@ -62,7 +63,7 @@ def test_a_later_task_that_would_fit_does_not_overtake_one_that_does_not() -> No
 
 def test_a_batch_never_mixes_two_keys() -> None:
     queue = batcher(Limits(8))
-    other_parameters, other_dtype = batch_key("a", k=2), A._replace(version="2")
+    other_parameters, other_dtype = batch_key("a", k=2), replace(A, version="2")
     for key, name in [(A, "a"), (other_parameters, "b"), (other_dtype, "c"), (A, "d")]:
         fill(queue, key, name)
     assert [names(queue.next_batch(0.0)) for _ in range(3)] == ["ad", "b", "c"]

@@ -28,6 +28,10 @@ some_key = st.sampled_from(KEYS)
 some_rows = st.sampled_from([1, 1, 1, 0, 2, 3, 6])
 
 
+def target_of(key: BatchKey) -> tuple[str, str]:
+    return key.target, key.version
+
+
 class Waiting(NamedTuple):
     """A task in the model's plain list, with its arrival."""
 
@@ -108,16 +112,16 @@ class BatcherMachine(RuleBasedStateMachine):
     @rule(which=st.sampled_from(TARGETS))
     def drop(self, which: tuple[str, str]) -> None:
         dropped = self.batcher.drop(which)
-        expected = [task for batch in self.returned if batch.key[:2] == which for task in batch.tasks]
+        expected = [task for batch in self.returned if target_of(batch.key) == which for task in batch.tasks]
         for key in KEYS:
-            if key[:2] == which:
+            if target_of(key) == which:
                 of_key = [entry.task for entry in self.queues[key]]
                 assert [task for task in dropped if task in of_key] == of_key
                 expected += of_key
                 self.queues[key] = []
         assert {task.id for task in dropped} == {task.id for task in expected}
         assert len(dropped) == len(expected)
-        self.returned = [batch for batch in self.returned if batch.key[:2] != which]
+        self.returned = [batch for batch in self.returned if target_of(batch.key) != which]
         self.held.discard(which)
 
     @rule()
@@ -125,7 +129,7 @@ class BatcherMachine(RuleBasedStateMachine):
         turn = self.batcher.peek(self.now)
         batch = self.batcher.next_batch(self.now)
         assert (turn and turn.key) == (batch and batch.key)
-        returned = [batch for batch in self.returned if batch.key[:2] not in self.held]
+        returned = [batch for batch in self.returned if target_of(batch.key) not in self.held]
         if returned:
             assert batch is returned[0]
             self.returned.remove(returned[0])
@@ -146,7 +150,7 @@ class BatcherMachine(RuleBasedStateMachine):
             self.check_wakeup()
             return
         key, queue, limits = batch.key, self.queues[batch.key], self.limits[batch.key]
-        assert key[:2] not in self.held
+        assert target_of(key) not in self.held
         assert key in due or key in self.filled
         assert all(queue[0].number <= self.queues[other][0].number for other in due)
         assert turn.full == (self.rows(key) >= limits.max_rows)
@@ -162,7 +166,7 @@ class BatcherMachine(RuleBasedStateMachine):
         return sum(entry.task.rows for entry in self.queues[key])
 
     def is_due(self, key: BatchKey) -> bool:
-        if not self.queues[key] or key[:2] in self.held:
+        if not self.queues[key] or target_of(key) in self.held:
             return False
         full = self.rows(key) >= self.limits[key].max_rows
         return full or self.queues[key][0].time + self.limits[key].max_wait <= self.now
@@ -177,7 +181,7 @@ class BatcherMachine(RuleBasedStateMachine):
         wakeup = self.batcher.next_wakeup()
         assert wakeup is None or wakeup > self.now
         for key, queue in self.queues.items():
-            if queue and key[:2] not in self.held:
+            if queue and target_of(key) not in self.held:
                 assert wakeup is not None
                 assert wakeup <= queue[0].time + self.limits[key].max_wait
 
