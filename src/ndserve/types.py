@@ -91,7 +91,7 @@ class Task:
 
     `inputs` already carry the batch axis where the target has one; `single` says that it was added
     here and leaves again with the result. `rows` is the task's length along the batch axis.
-    `input_bytes` and `output_bytes` stay when the arrays go. Times are Unix seconds.
+    `live` is True until the task has ended. `input_bytes` and `output_bytes` stay when the arrays go. Times are Unix seconds.
     """
 
     id: str
@@ -106,6 +106,7 @@ class Task:
     ended: float | None = None
     outputs: Tensors | None = None
     failure: Failure | None = None
+    live: bool = True
     input_bytes: int = field(init=False)
     output_bytes: int = 0
 
@@ -117,10 +118,6 @@ class Task:
         """Bytes of the arrays that the task holds: its inputs until it ends, its outputs after."""
         return self.input_bytes if self.live else self.output_bytes
 
-    @property
-    def live(self) -> bool:
-        """Whether the task has yet to end."""
-        return self.ended is None
 
     def start(self, now: float) -> None:
         """Note that a lane has the task; a batch that is run again in halves has started already."""
@@ -135,6 +132,7 @@ class Task:
         """End the task. The first settlement wins and gives True; a later one changes nothing and gives False."""
         if not self.live:
             return False
+        self.live = False
         self.state = state
         self.ended = now
         self.outputs = outputs

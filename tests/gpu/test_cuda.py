@@ -126,6 +126,18 @@ def test_memory_that_an_array_takes_is_no_longer_free(gpu: Device) -> None:
     assert after.free <= before.free - 256 * MIB
 
 
+def test_what_a_large_array_leaves_is_free_again_after_the_work(gpu: Device) -> None:
+    import cupy
+
+    gpu.synchronize()
+    before = gpu.memory()
+    array = gpu.xp.zeros(before.total // 4, dtype=gpu.xp.uint8)
+    del array
+    gpu.synchronize()
+    assert cupy.get_default_memory_pool().free_bytes() <= before.total // 8
+    assert gpu.memory().free >= before.free - 64 * MIB
+
+
 def test_the_gpu_is_healthy_while_it_is_busy_and_when_it_is_done(gpu: Device) -> None:
     matrix = gpu.xp.ones((4096, 4096), dtype=gpu.xp.float32)
     for _ in range(20):
@@ -147,7 +159,8 @@ with device:
         device.synchronize()
     except Exception as error:
         print("raised", type(error).__name__)
-    print("healthy", device.healthy(), flush=True)
+    print("healthy", device.healthy())
+    print("memory", device.memory().total > 0, flush=True)
     import os
     os._exit(0)  # a dead context may hang at exit
 """
@@ -158,7 +171,7 @@ with device:
 def test_after_an_illegal_access_the_gpu_is_not_healthy() -> None:
     """In a process of its own, because none of its CUDA calls works afterwards."""
     child = subprocess.run([sys.executable, "-c", ILLEGAL_ACCESS], capture_output=True, text=True, timeout=100)
-    assert child.stdout.splitlines() == ["raised CUDARuntimeError", "healthy False"], child.stderr
+    assert child.stdout.splitlines() == ["raised CUDARuntimeError", "healthy False", "memory True"], child.stderr
 
 
 # Models

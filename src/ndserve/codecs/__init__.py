@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from ndserve.codecs import multipart
-from ndserve.codecs.base import Buffer, Codec
+from ndserve.codecs.base import Buffer, Codec, excerpt
 from ndserve.codecs.json import JsonCodec
-from ndserve.codecs.npy import NPY_MAGIC, SMALL, ZIP_MAGIC, NpyCodec, NpzCodec
+from ndserve.codecs.npy import NPY_MAGIC, SMALL, NpyCodec, is_view
+from ndserve.codecs.npz import ZIP_MAGIC, NpzCodec
 from ndserve.errors import NotAcceptableError, UnsupportedMediaTypeError
 from ndserve.types import Tensors, TensorSpec
 
@@ -16,10 +17,15 @@ _NPY: Codec = NpyCodec()
 _NPZ: Codec = NpzCodec()
 _JSON: Codec = JsonCodec()
 CODECS: tuple[Codec, ...] = (_NPY, _NPZ, _JSON)
+"""Every wire format. Where a client has no preference, the first that holds the result is taken."""
+
 _BY_TYPE: dict[str, Codec] = {name: codec for codec in CODECS for name in codec.media_types}
 
 # What clients send when nobody told them the type: curl's --data-binary claims the last one.
 _SNIFFED = {"", "application/octet-stream", "application/x-www-form-urlencoded"}
+
+# What a client accepts that takes any of our forms, the most specific first.
+_ANY_FORM = ("application/octet-stream", "application/*", "*/*")
 
 
 def decode(content_type: str, body: Buffer, specs: Sequence[TensorSpec], limit: int) -> Tensors:
@@ -29,16 +35,9 @@ def decode(content_type: str, body: Buffer, specs: Sequence[TensorSpec], limit: 
         UnsupportedMediaTypeError: no codec reads it.
         MalformedBodyError, InvalidInputError, BodyTooLargeError: as `Codec.decode` says.
     """
-    media_type = _media_type(content_type)
-    if media_type == multipart.MEDIA_TYPE:
-        content_type, body = multipart.unwrap(content_type, body)
-        media_type = _media_type(content_type)
-    codec = _sniff(body) if media_type in _SNIFFED else _BY_TYPE.get(media_type)
+    codec = _BY_TYPE.get(content_type)  # the usual case: the bare name
     if codec is None:
-        raise UnsupportedMediaTypeError(
-            f"the body's type {media_type or 'unknown'!r} is not read;"
-            f" send {', '.join(codec.media_types[0] for codec in CODECS)} or {multipart.MEDIA_TYPE} with one file"
-        )
+        codec, body = _find(content_type, body)
     return codec.decode(body, specs, limit)
 
 
@@ -51,23 +50,34 @@ def encoder(accept: str, outputs: Tensors) -> Codec:
         NotAcceptableError: no form that can hold these outputs is accepted.
     """
     for codec in _accepted(accept):
-        if codec is None:
-            codec = _NPY if len(outputs) == 1 else _NPZ
-        if codec is not _NPY or len(outputs) == 1:
+        if codec.holds(outputs):
             return codec
-    offered = CODECS if len(outputs) == 1 else (_NPZ, _JSON)
+    offered = ", ".join(codec.media_types[0] for codec in CODECS if codec.holds(outputs))
     raise NotAcceptableError(
-        f"the result has {len(outputs)} output(s) and comes as {', '.join(codec.media_types[0] for codec in offered)};"
-        f" Accept asks for {accept!r}"
+        f"the result has {len(outputs)} output(s) and comes as {offered}; Accept asks for {excerpt(accept)}"
     )
 
 
 def is_cheap(body: Buffer) -> bool:
     """Whether decoding is a view or small, so that the event loop may do it."""
-    return len(body) <= SMALL or bytes(body[:6]) == NPY_MAGIC
+    return len(body) <= SMALL or (body[:6] == NPY_MAGIC and is_view(body))
 
 
-@lru_cache(maxsize=256)
+def _find(content_type: str, body: Buffer) -> tuple[Codec, Buffer]:
+    """The codec of a body and the bytes that it reads: those of the file, where a form holds one."""
+    media_type = _media_type(content_type)
+    if media_type == multipart.MEDIA_TYPE:
+        content_type, body = multipart.unwrap(content_type, body)
+        media_type = _media_type(content_type)
+    codec = _sniff(body) if media_type in _SNIFFED else _BY_TYPE.get(media_type)
+    if codec is None:
+        raise UnsupportedMediaTypeError(
+            f"the body's type {excerpt(media_type or 'unknown')} is not read;"
+            f" send {', '.join(codec.media_types[0] for codec in CODECS)} or {multipart.MEDIA_TYPE} with one file"
+        )
+    return codec, body
+
+
 def _media_type(content_type: str) -> str:
     return content_type.partition(";")[0].strip().lower()
 
@@ -82,22 +92,32 @@ def _sniff(body: Buffer) -> Codec | None:
 
 
 @lru_cache(maxsize=256)
-def _accepted(accept: str) -> tuple[Codec | None, ...]:
-    """The codecs that an Accept header allows, best first (RFC 9110, 12.5.1); None means: our choice."""
-    ranked: list[tuple[float, Codec | None]] = []
-    for item in accept.split(",") if accept.strip() else ("*/*",):
-        media_type, *options = (part.strip().lower() for part in item.split(";"))
-        quality = 1.0
-        for option in options:
-            if option.startswith("q="):
-                try:
-                    quality = float(option[2:])
-                except ValueError:
-                    quality = 0.0
-        if quality <= 0:
-            continue
-        if media_type in _BY_TYPE:
-            ranked.append((quality, _BY_TYPE[media_type]))
-        elif media_type in ("*/*", "application/*", "application/octet-stream"):
-            ranked.append((quality, None))
-    return tuple(codec for _, codec in sorted(ranked, key=lambda pair: -pair[0]))
+def _accepted(accept: str) -> tuple[Codec, ...]:
+    """The codecs that an Accept header allows, best first.
+
+    The most specific range that fits a form decides on it (RFC 9110, 12.5.1); among equals the header's order does.
+    """
+    qualities: dict[str, float] = {}
+    for item in (accept.strip() or "*/*").split(","):
+        media_type, _, parameters = item.partition(";")
+        qualities.setdefault(media_type.strip().lower(), _quality(parameters))
+    places = {media_type: place for place, media_type in enumerate(qualities)}
+    ranked = []
+    for codec in CODECS:
+        fitting = next((name for name in (*codec.media_types, *_ANY_FORM) if name in qualities), None)
+        if fitting is not None and qualities[fitting] > 0:
+            ranked.append((-qualities[fitting], places[fitting], codec))
+    return tuple(codec for *_, codec in sorted(ranked, key=lambda entry: entry[:2]))
+
+
+def _quality(parameters: str) -> float:
+    """The weight among the parameters of a media range: 1 without one, 0 where it is none."""
+    for parameter in parameters.lower().split(";"):
+        name, _, value = parameter.partition("=")
+        if name.strip() == "q":
+            try:
+                quality = float(value)
+            except ValueError:
+                return 0.0
+            return quality if 0 <= quality <= 1 else 0.0
+    return 1.0

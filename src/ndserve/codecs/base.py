@@ -7,12 +7,15 @@ of HTTP beyond its media types, and it refuses hostile bytes before it allocates
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple, Protocol, TypeAlias
+import math
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 
-from ndserve.errors import InvalidInputError, MalformedBodyError
+from ndserve.errors import BodyTooLargeError, InvalidInputError, MalformedBodyError, NotAcceptableError
 from ndserve.types import Tensors, TensorSpec
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
@@ -31,6 +34,9 @@ DTYPES = {
     )
 }
 """Every dtype that the wire carries, by name: simple, fixed-size and free of pickles."""
+
+# NumPy counts an array's bytes in a signed word and leaves axes of length 0 out of the product.
+_MAX_ITEMS = sys.maxsize // max(dtype.itemsize for dtype in DTYPES.values())
 
 
 class Payload(NamedTuple):
@@ -62,38 +68,94 @@ class Codec(Protocol):
         """
         ...
 
+    def holds(self, outputs: Tensors) -> bool:
+        """Whether the format has a place for so many arrays of such kinds. Looks at no value."""
+        ...
+
     def encode(self, outputs: Tensors) -> Payload:
         """The arrays as a body. `decode` gives them back, bit for bit where the format can.
 
         Raises:
-            NotAcceptableError: this format cannot hold these arrays.
+            NotAcceptableError: this format cannot hold these arrays, or no format can.
         """
         ...
 
 
+class Budget:
+    """The bytes that the arrays of one body may take together."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.left = limit
+
+    def take(self, nbytes: int) -> None:
+        """Count an array, best before it is made.
+
+        Raises:
+            BodyTooLargeError: that much is not left.
+        """
+        self.left -= nbytes
+        if self.left < 0:
+            raise over_limit(self.limit)
+
+
+def over_limit(limit: int) -> BodyTooLargeError:
+    """The refusal of a body whose arrays would take more than `limit` bytes."""
+    return BodyTooLargeError(f"the body's arrays take more than {limit} bytes", limit=limit)
+
+
 def checked_shape(shape: Sequence[object]) -> tuple[int, ...]:
-    """`shape` as a tuple of plain ints; it came from a client.
+    """`shape` as a tuple of plain ints, for which NumPy can make an array; it came from a client.
 
     Raises:
-        MalformedBodyError: an axis is not a non-negative integer, or there are over 32 axes.
+        MalformedBodyError: an axis is not a non-negative integer, there are over 32 axes, or no memory is so large.
     """
     if len(shape) > MAX_RANK:
         raise MalformedBodyError(f"the array has {len(shape)} axes; at most {MAX_RANK} are supported")
     axes = []
     for axis in shape:
         if not isinstance(axis, int) or isinstance(axis, bool) or axis < 0:
-            raise MalformedBodyError(f"the shape {list(shape)} must hold non-negative integers only")
+            raise MalformedBodyError("the shape must hold non-negative integers only")
         axes.append(axis)
+    if math.prod(axis or 1 for axis in axes) > _MAX_ITEMS:
+        raise MalformedBodyError("the shape is larger than any memory")
     return tuple(axes)
 
 
 def checked_dtype(name: object) -> np.dtype[np.generic]:
-    """The dtype of that NumPy name.
+    """The dtype of that NumPy name; it came from a client.
 
     Raises:
         InvalidInputError: the name is not one of `DTYPES`.
     """
     dtype = DTYPES.get(name) if isinstance(name, str) else None
     if dtype is None:
-        raise InvalidInputError(f"the dtype {name!r} is not supported; use one of {', '.join(DTYPES)}")
+        raise InvalidInputError(f"the dtype {excerpt(name)} is not supported; use one of {', '.join(DTYPES)}")
     return dtype
+
+
+def wire_name(dtype: np.dtype[Any]) -> str:
+    """The name in `DTYPES` of an output's dtype, whatever its byte order.
+
+    Raises:
+        NotAcceptableError: it has none. The bytes of an object array, say, are addresses in our memory.
+    """
+    if dtype.name not in DTYPES:
+        raise NotAcceptableError(f"the result is of dtype {dtype.name}, which has no form on the wire")
+    return dtype.name
+
+
+def excerpt(value: object) -> str:
+    """What a client sent, fit for a message: a text cut to 100 characters, of anything else only the type."""
+    if not isinstance(value, str):
+        return f"<{type(value).__name__}>"
+    return repr(value[:100]) + "…" * (len(value) > 100)
+
+
+@contextmanager
+def blaming(what: str) -> Iterator[None]:
+    """Put `what` in front of the message of a refusal that arises inside: the part of the body at fault."""
+    try:
+        yield
+    except (MalformedBodyError, InvalidInputError) as error:
+        raise type(error)(f"{what}: {error.message}") from None

@@ -3,27 +3,46 @@
 Three forms are read::
 
     [[1, 2], [3, 4]]                                   bare nested lists
-    {"array": [[1, 2], [3, 4]], "dtype": "float32"}    one array; dtype is optional
+    {"array": [[1, 2], [3, 4]], "dtype": "float32"}    one array; dtype and shape are optional
     {"inputs": {"a": [1, 2], "b": {"array": [3], "dtype": "int8"}}}
 
+Answers have the second form or, with several arrays, the third as `"outputs"`; that word is read like `"inputs"`.
 Without a dtype an array takes the target's, or NumPy's own choice where the target takes any.
 JSON has no NaN and no infinity: answers hold null there, and null is read as NaN.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import NoneType
 from typing import Any
 
 import numpy as np
 import orjson
 
-from ndserve.codecs.base import MAX_RANK, MAX_TENSORS, UNNAMED, Buffer, Payload, checked_dtype
+from ndserve.codecs.base import (
+    MAX_RANK,
+    MAX_TENSORS,
+    UNNAMED,
+    Budget,
+    Buffer,
+    Payload,
+    blaming,
+    checked_dtype,
+    checked_shape,
+    excerpt,
+    wire_name,
+)
 from ndserve.errors import BodyTooLargeError, InvalidInputError, MalformedBodyError, NotAcceptableError
 from ndserve.types import HostArray, Tensors, TensorSpec
 
 MAX_JSON_BYTES = 16 * 1024**2
 """A Python list of numbers takes up to ten times its JSON text, and parsing holds the interpreter lock."""
+
+# A value keeps its meaning in a dtype of its own or of a higher rank: any number as a float, integers as integers.
+_BOOL, _INT, _FLOAT, _COMPLEX = range(4)
+_RANK_OF_TYPE: dict[type, int] = {bool: _BOOL, int: _INT, float: _FLOAT, NoneType: _FLOAT}
+_RANK_OF_KIND = {"b": _BOOL, "i": _INT, "u": _INT, "f": _FLOAT, "c": _COMPLEX}
 
 
 class JsonCodec:
@@ -42,18 +61,18 @@ class JsonCodec:
             document = orjson.loads(body)
         except orjson.JSONDecodeError as error:
             raise MalformedBodyError(f"the body is not JSON: {error}") from None
-        dtypes = {spec.name: spec.dtype for spec in specs}
-        if isinstance(document, dict) and "inputs" in document:
-            return _read_inputs(document, dtypes)
-        sole = specs[0].dtype if len(specs) == 1 else None
-        return {UNNAMED: _read_array(document, sole, "array")}
+        budget = Budget(limit)
+        for key in ("inputs", "outputs"):
+            if isinstance(document, dict) and key in document:
+                return _read_several(document, key, {spec.name: spec.dtype for spec in specs}, budget)
+        return {UNNAMED: _read(document, specs[0].dtype if len(specs) == 1 else None, budget)}
+
+    def holds(self, outputs: Tensors) -> bool:
+        return all(array.dtype.kind != "c" for array in outputs.values())
 
     def encode(self, outputs: Tensors) -> Payload:
-        document: dict[str, Any]
-        if len(outputs) == 1:
-            document = _describe(next(iter(outputs.values())))
-        else:
-            document = {"outputs": {name: _describe(array) for name, array in outputs.items()}}
+        arrays = {name: _describe(array) for name, array in outputs.items()}
+        document = {"outputs": arrays} if len(arrays) > 1 else next(iter(arrays.values()))
         try:
             return Payload(b"application/json", (orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY),))
         except orjson.JSONEncodeError as error:
@@ -61,59 +80,78 @@ class JsonCodec:
 
 
 def _describe(array: HostArray) -> dict[str, Any]:
+    name = wire_name(array.dtype)
     if array.dtype.kind == "c":
         raise NotAcceptableError("complex numbers have no JSON form; accept application/x-npy")
-    values: Any = np.ascontiguousarray(array) if array.ndim and array.size else array.tolist()
-    return {"array": values, "dtype": array.dtype.name, "shape": list(array.shape)}
+    # orjson writes arrays in native byte order and C order by itself, but no scalars and no empty ones.
+    values: Any = np.ascontiguousarray(array, name) if array.ndim and array.size else array.tolist()
+    return {"array": values, "dtype": name, "shape": list(array.shape)}
 
 
-def _read_inputs(document: dict[str, Any], dtypes: dict[str, np.dtype[Any] | None]) -> Tensors:
-    inputs = document["inputs"]
-    if len(document) > 1 or not isinstance(inputs, dict) or not 0 < len(inputs) <= MAX_TENSORS:
-        raise MalformedBodyError(f'"inputs" must stand alone and hold 1 to {MAX_TENSORS} arrays by name')
-    return {name: _read_array(value, dtypes.get(name), name) for name, value in inputs.items()}
+def _read_several(
+    document: dict[str, Any], key: str, dtypes: Mapping[str, np.dtype[Any] | None], budget: Budget
+) -> Tensors:
+    arrays = document[key]
+    if len(document) > 1 or not isinstance(arrays, dict) or not 0 < len(arrays) <= MAX_TENSORS:
+        raise MalformedBodyError(f'"{key}" must stand alone and hold 1 to {MAX_TENSORS} arrays by name')
+    tensors = {}
+    for name, value in arrays.items():
+        with blaming(name[:100]):
+            tensors[name] = _read(value, dtypes.get(name), budget)
+    return tensors
 
 
-def _read_array(value: Any, dtype: np.dtype[Any] | None, name: str) -> HostArray:
-    if isinstance(value, dict):
-        if "array" not in value or value.keys() - {"array", "dtype", "shape"}:
-            raise MalformedBodyError(
-                f'{name}: expected nested lists, {{"array": …, "dtype": …}} or {{"inputs": {{…}}}},'
-                f" found the keys {', '.join(map(repr, value)) or 'none'}"
-            )
-        if value.get("dtype") is not None:
-            dtype = checked_dtype(value["dtype"])
-        array = _to_array(value["array"], dtype, name)
-        return _reshape(array, value["shape"], name) if "shape" in value else array
-    return _to_array(value, dtype, name)
+def _read(value: Any, dtype: np.dtype[Any] | None, budget: Budget) -> HostArray:
+    """One array in either form; `dtype` is what it takes where it says none itself."""
+    if not isinstance(value, dict):
+        return _to_array(value, dtype, budget)
+    if "array" not in value or value.keys() - {"array", "dtype", "shape"}:
+        raise MalformedBodyError(
+            'expected nested lists, {"array": …, "dtype": …} or {"inputs": {…}},'
+            f" found an object with the keys {excerpt(', '.join(value))}"
+        )
+    if value.get("dtype") is not None:
+        dtype = checked_dtype(value["dtype"])
+    array = _to_array(value["array"], dtype, budget)
+    return _reshape(array, value["shape"]) if "shape" in value else array
 
 
-def _reshape(array: HostArray, shape: Any, name: str) -> HostArray:
+def _reshape(array: HostArray, shape: Any) -> HostArray:
     """Nested lists cannot say [0, 64]; an explicit shape can, and must otherwise agree."""
     if list(array.shape) == shape:
         return array
-    sizes = isinstance(shape, list) and all(type(axis) is int and axis >= 0 for axis in shape)
-    if not sizes or array.size or 0 not in shape or len(shape) > MAX_RANK:
-        raise MalformedBodyError(f"{name}: the lists have shape {list(array.shape)}, not {shape}")
-    return array.reshape(shape)
+    if array.size or not isinstance(shape, list) or 0 not in shape:
+        raise MalformedBodyError(f"the lists have shape {list(array.shape)}, which is not the shape they come with")
+    return array.reshape(checked_shape(shape))
 
 
-def _to_array(value: Any, dtype: np.dtype[Any] | None, name: str) -> HostArray:
-    try:
-        natural = np.array(value)
-        if natural.dtype.kind == "O":  # null among numbers, or integers beyond 64 bits
-            natural = np.array(value, dtype=np.float64)
-    except (ValueError, TypeError, OverflowError):
-        raise MalformedBodyError(f"{name}: the lists are ragged or hold something else than numbers") from None
-    if natural.dtype.kind not in "biuf" or natural.ndim > MAX_RANK:
-        raise MalformedBodyError(f"{name}: the lists must hold numbers or booleans, at most {MAX_RANK} deep")
-    if dtype is None or natural.size == 0:
-        return natural if dtype is None else natural.astype(dtype)
-    # The kinds that keep their meaning: any number as a float, integers as integers.
-    if "biufc".index(dtype.kind.replace("u", "i")) < "biufc".index(natural.dtype.kind.replace("u", "i")):
-        raise InvalidInputError(f"{name}: the values are {natural.dtype.name}, which {dtype.name} cannot hold exactly")
+def _to_array(value: Any, dtype: np.dtype[Any] | None, budget: Budget) -> HostArray:
+    # Python's own objects first: left to itself NumPy reads texts as numbers, makes room for the longest text
+    # in every place, and rounds a large integer that has a small one beside it.
+    objects = np.array(value, dtype=object)
+    if objects.ndim > MAX_RANK:
+        raise MalformedBodyError(f"the lists are more than {MAX_RANK} deep")
+    types = set(map(type, objects.flat))
+    if not types <= _RANK_OF_TYPE.keys():
+        raise MalformedBodyError("the lists are ragged or hold something else than numbers, booleans and null")
+    rank = max((_RANK_OF_TYPE[each] for each in types), default=_BOOL)
+    if dtype is None:
+        dtype = _natural_dtype(objects, rank)
+    elif _RANK_OF_KIND[dtype.kind] < rank:
+        found = "integers" if rank == _INT else "floats or null"
+        raise InvalidInputError(f"there are {found} among the values, which {dtype.name} cannot hold exactly")
+    budget.take(objects.size * dtype.itemsize)
     try:
         with np.errstate(over="raise"):
-            return np.array(value, dtype=dtype) if dtype.kind in "iu" else natural.astype(dtype)
+            return objects.astype(dtype)
     except (OverflowError, FloatingPointError):
-        raise InvalidInputError(f"{name}: a value is outside the range of {dtype.name}") from None
+        raise InvalidInputError(f"a value is outside the range of {dtype.name}") from None
+
+
+def _natural_dtype(objects: HostArray, rank: int) -> np.dtype[Any]:
+    """NumPy's own choice, but never a float for integers."""
+    if rank == _FLOAT or objects.size == 0:
+        return np.dtype(np.float64)
+    if rank == _BOOL:
+        return np.dtype(np.bool)
+    return np.dtype(np.int64 if max(objects.flat) < 2**63 else np.uint64)

@@ -1,6 +1,6 @@
-""".npy and .npz.
+""".npy: one array, bit for bit.
 
-The `.npy` header is parsed here, not by `numpy.load`: it may claim any size, and it may ask for a pickle.
+The header is parsed here, not by `numpy.load`: it may claim any size, and it may ask for a pickle.
 The format: https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html
 """
 
@@ -9,59 +9,100 @@ from __future__ import annotations
 import ast
 import io
 import math
-import struct
-import zipfile
-import zlib
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from ndserve.codecs.base import DTYPES, MAX_TENSORS, UNNAMED, Buffer, Payload, checked_shape
-from ndserve.errors import BodyTooLargeError, MalformedBodyError
+from ndserve.codecs.base import DTYPES, UNNAMED, Buffer, Payload, checked_shape, excerpt, over_limit, wire_name
+from ndserve.errors import MalformedBodyError, NotAcceptableError
 from ndserve.types import HostArray, Tensors, TensorSpec
 
 NPY_MAGIC = b"\x93NUMPY"
-ZIP_MAGIC = b"PK\x03\x04"
 MAX_HEADER = 4096
+MAX_HEAD = 12 + MAX_HEADER
+"""The most bytes that a file we read has in front of its data."""
+
 SMALL = 64 * 1024
 """Up to this size a copy next to the header is cheaper than a second write to the socket."""
 
+# Version 1 and 118 bytes of header: what NumPy writes for nearly every array.
+_USUAL = b"\x01\x00\x76\x00"
 
-class _Layout(NamedTuple):
-    dtype: np.dtype[Any]
+# By what a header calls it. NumPy writes '|u1' for single bytes, other libraries write '<u1' as well.
+_DESCRS = [order + dtype.str[1:] for dtype in DTYPES.values() for order in "<>|"]
+_DTYPES = {descr: np.dtype(descr) for descr in _DESCRS}
+
+
+class Layout(NamedTuple):
+    """What the bytes in front of the data say of them. `start` and `nbytes` are in bytes."""
+
     shape: tuple[int, ...]
-    fortran: bool
+    dtype: np.dtype[Any]
+    start: int
     nbytes: int
+    order: Literal["C", "F"]
+    usable: bool
+    """Whether the data are native, in C order and aligned in their file: no copy is needed."""
+
+
+def layout(body: Buffer) -> Layout:
+    """Where the array of a `.npy` file lies in it, and as what; the length of the data is not checked.
+
+    Raises:
+        MalformedBodyError: no `.npy` file, or an array that is not read.
+    """
+    if body[6:10] == _USUAL:
+        return _parse_head(bytes(body[:128]))
+    begin = 10 if body[6:7] == b"\x01" else 12
+    end = begin + int.from_bytes(body[8:begin], "little")
+    return _parse_head(bytes(body[: min(end, MAX_HEAD)]))
 
 
 @lru_cache(maxsize=1024)
-def _parse_header(header: bytes) -> _Layout:
-    """The dictionary in a `.npy` header. Cached: a client posts many arrays of one kind."""
+def _parse_head(head: bytes) -> Layout:
+    """The layout by all that stands in front of the data. Cached: a client posts many arrays of one kind."""
+    if head[:6] != NPY_MAGIC:
+        raise MalformedBodyError("the body does not begin as a .npy file does")
+    if len(head) < 10:
+        raise MalformedBodyError(f"the .npy header is cut off after {len(head)} bytes")
+    if head[6] not in (1, 2, 3):
+        raise MalformedBodyError(f"the .npy format version {head[6]} is unknown; 1 to 3 are read")
+    begin = 10 if head[6] == 1 else 12
+    length = int.from_bytes(head[8:begin], "little")
+    if length > MAX_HEADER:
+        raise MalformedBodyError(f"the .npy header has {length} bytes; at most {MAX_HEADER} are read")
+    if len(head) < begin + length:
+        raise MalformedBodyError(f"the .npy header has {length} bytes, but the body ends after {len(head)}")
+    dtype, fortran, shape = _parse_header(head[begin:].decode("latin1"))
+    usable = dtype.isnative and not fortran and len(head) % dtype.alignment == 0
+    return Layout(shape, dtype, len(head), math.prod(shape) * dtype.itemsize, "F" if fortran else "C", usable)
+
+
+def _parse_header(text: str) -> tuple[np.dtype[Any], bool, tuple[int, ...]]:
     try:
-        fields = ast.literal_eval(header.decode("latin1").strip())
+        fields = ast.literal_eval(text.strip())
         descr, fortran, shape = fields["descr"], fields["fortran_order"], fields["shape"]
     except (ValueError, SyntaxError, TypeError, KeyError, MemoryError, RecursionError):
         raise MalformedBodyError("the .npy header is not a dictionary of descr, fortran_order and shape") from None
     if not isinstance(fortran, bool) or not isinstance(shape, tuple):
         raise MalformedBodyError("the .npy header's fortran_order must be a bool and its shape a tuple")
-    dtype = _parse_descr(descr)
-    axes = checked_shape(shape)
-    return _Layout(dtype, axes, fortran, math.prod(axes) * dtype.itemsize)
-
-
-def _parse_descr(descr: object) -> np.dtype[Any]:
-    try:
-        dtype = np.dtype(descr) if isinstance(descr, str) else None
-    except (TypeError, ValueError):
-        dtype = None
-    if dtype is None or dtype.name not in DTYPES:
+    dtype = _DTYPES.get(descr) if isinstance(descr, str) else None
+    if dtype is None:
         raise MalformedBodyError(
-            f"the .npy dtype {str(descr)[:100]!r} is not supported; use one of {', '.join(DTYPES)}"
+            f"the .npy dtype {excerpt(descr)} is not supported; use one of {', '.join(DTYPES)}"
             " (object and structured arrays are never read)"
         )
-    return dtype
+    return dtype, fortran, checked_shape(shape)
+
+
+def is_view(body: Buffer) -> bool:
+    """Whether `read_npy` copies no data: it gives a view of `body`, or refuses it."""
+    try:
+        return layout(body).usable
+    except MalformedBodyError:
+        return True
 
 
 def read_npy(body: Buffer) -> HostArray:
@@ -70,47 +111,34 @@ def read_npy(body: Buffer) -> HostArray:
     Raises:
         MalformedBodyError: no `.npy` file, an unsupported dtype, or bytes that do not match the shape.
     """
-    if bytes(body[:6]) != NPY_MAGIC:
-        raise MalformedBodyError("the body does not begin as a .npy file does")
-    if len(body) < 12:
-        raise MalformedBodyError(f"the .npy header is cut off after {len(body)} bytes")
-    major = body[6]
-    if major == 1:
-        start, length = 10, body[8] | body[9] << 8
-    elif major in (2, 3):
-        start, length = 12, int.from_bytes(body[8:12], "little")
-    else:
-        raise MalformedBodyError(f"the .npy format version {major} is unknown; 1 to 3 are read")
-    if length > MAX_HEADER:
-        raise MalformedBodyError(f"the .npy header has {length} bytes; at most {MAX_HEADER} are read")
-    data = start + length
-    if len(body) < data:
-        raise MalformedBodyError(f"the .npy header has {length} bytes, but the body ends after {len(body)}")
-    layout = _parse_header(bytes(body[start:data]))
-    present = len(body) - data
-    if present != layout.nbytes:
+    shape, dtype, start, nbytes, order, usable = layout(body)
+    present = len(body) - start
+    if present != nbytes:
         raise MalformedBodyError(
-            f"the .npy header announces {layout.dtype.name}{list(layout.shape)}, which is {layout.nbytes} bytes,"
-            f" but {present} follow it"
+            f"the .npy header announces {dtype.name}{list(shape)}, which is {nbytes} bytes, but {present} follow it"
         )
-    array: HostArray = np.ndarray(layout.shape, layout.dtype, body, data, order="F" if layout.fortran else "C")
-    array.flags.writeable = False
-    if not layout.dtype.isnative:
-        array = array.astype(layout.dtype.newbyteorder("="))
-    # A view into the middle of a body may be unaligned, which device libraries do not take.
-    return np.require(array, requirements=["C", "A"])
+    array: HostArray = np.ndarray(shape, dtype, body, start, None, order)
+    if type(body) is not bytes:  # a view of bytes is read-only as it is
+        array.flags.writeable = False
+    # A slice of a body may begin anywhere, and device libraries do not take unaligned arrays.
+    return array if usable and array.flags.aligned else np.array(array, dtype.newbyteorder("="), order="C")
 
 
 @lru_cache(maxsize=1024)
 def _header(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
+    wire_name(dtype)
     buffer = io.BytesIO()
-    fields = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    fields = {"descr": dtype.str, "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(buffer, fields)
     return buffer.getvalue()
 
 
 def write_npy(array: HostArray) -> tuple[bytes | memoryview, ...]:
-    """A `.npy` file as buffers: one for a small array, header and data apart for a large one."""
+    """A `.npy` file as buffers: one for a small array, header and data apart for a large one.
+
+    Raises:
+        NotAcceptableError: a dtype that the wire does not carry.
+    """
     header = _header(array.dtype, array.shape)
     if array.nbytes <= SMALL:
         return (header + array.tobytes(),)
@@ -124,74 +152,16 @@ class NpyCodec:
     cheap = True
 
     def decode(self, body: Buffer, specs: Sequence[TensorSpec], limit: int) -> Tensors:
-        return {UNNAMED: read_npy(body)}
+        array = read_npy(body)
+        if array.nbytes > limit:
+            raise over_limit(limit)
+        return {UNNAMED: array}
+
+    def holds(self, outputs: Tensors) -> bool:
+        return len(outputs) == 1
 
     def encode(self, outputs: Tensors) -> Payload:
+        if len(outputs) != 1:
+            raise NotAcceptableError(f"a .npy file holds one array, not {len(outputs)}; accept application/x-npz")
         (array,) = outputs.values()
         return Payload(b"application/x-npy", write_npy(array))
-
-
-class NpzCodec:
-    """Several arrays by name. Read stored or deflated; written stored."""
-
-    media_types: tuple[str, ...] = ("application/x-npz", "application/npz", "application/zip")
-    cheap = False
-
-    def decode(self, body: Buffer, specs: Sequence[TensorSpec], limit: int) -> Tensors:
-        _check_directory(body)
-        try:
-            with zipfile.ZipFile(io.BytesIO(body)) as archive:
-                arrays = _read_members(archive, limit)
-        except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, ValueError) as error:
-            raise MalformedBodyError(f"the .npz archive cannot be read: {error}") from None
-        except (NotImplementedError, RuntimeError):
-            raise MalformedBodyError(
-                "the .npz archive is encrypted or compressed in another way than deflate"
-            ) from None
-        # numpy.savez names a lone positional array so; nobody meant that as an input's name.
-        return {UNNAMED: arrays["arr_0"]} if arrays.keys() == {"arr_0"} else arrays
-
-    def encode(self, outputs: Tensors) -> Payload:
-        buffer = io.BytesIO()
-        with zipfile.ZipFile(buffer, "w") as archive:
-            for name, array in outputs.items():
-                with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                    for chunk in write_npy(array):
-                        member.write(chunk)
-        return Payload(b"application/x-npz", (buffer.getvalue(),))
-
-
-def _check_directory(body: Buffer) -> None:
-    """Refuse an archive whose directory alone would cost more than any honest one.
-
-    `zipfile` builds an object for each entry before anyone can count them. The end record says how long the
-    directory is (APPNOTE.TXT 4.3.16); a body that fits our limits never needs the 64-bit form.
-    """
-    tail = bytes(body[-65_557:])
-    end = tail.rfind(b"PK\x05\x06")
-    if end < 0 or len(tail) - end < 22:
-        raise MalformedBodyError("the .npz archive has no end record; is it cut off?")
-    size = int.from_bytes(tail[end + 12 : end + 16], "little")
-    if size > MAX_TENSORS * 512 or tail[max(0, end - 20) :].startswith(b"PK\x06\x07"):
-        raise MalformedBodyError(f"the .npz archive lists too many members; at most {MAX_TENSORS} are read")
-
-
-def _read_members(archive: zipfile.ZipFile, limit: int) -> dict[str, HostArray]:
-    members = archive.infolist()
-    if not 0 < len(members) <= MAX_TENSORS:
-        raise MalformedBodyError(f"the .npz archive has {len(members)} members; 1 to {MAX_TENSORS} are read")
-    arrays: dict[str, HostArray] = {}
-    left = limit
-    for member in members:
-        if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise NotImplementedError
-        name = member.filename.removesuffix(".npy")
-        if name == member.filename or name in arrays:
-            raise MalformedBodyError(f"the .npz member {member.filename!r} is not a .npy file or comes twice")
-        with archive.open(member) as file:
-            data = file.read(left + 1)  # what it inflates to is counted, whatever the directory says
-        left -= len(data)
-        if left < 0:
-            raise BodyTooLargeError(f"the .npz archive inflates to more than {limit} bytes", limit=limit)
-        arrays[name] = read_npy(data)
-    return arrays

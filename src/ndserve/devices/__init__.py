@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from textwrap import shorten
 
 from ndserve.devices.base import Device, DeviceUnavailableError
 from ndserve.devices.cpu import CpuDevice
@@ -17,11 +18,15 @@ def _open_cuda(index: int) -> Device:
     try:
         # Imported here alone: CuPy is an optional library, and importing it takes a second.
         from ndserve.devices.cuda import CudaDevice
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise DeviceUnavailableError(
             f"CuPy or a companion is not installed (no module {error.name}; pip install 'ndserve[cuda12]' or"
             " 'ndserve[cuda13]')"
         ) from None
+    except ImportError as error:
+        # CuPy frames its reason in a page of advice; the cause is the reason itself.
+        reason = shorten(str(error.__cause__ or error), 300)
+        raise DeviceUnavailableError(f"CuPy is installed but cannot be imported ({reason})") from None
     return CudaDevice.open(index)
 
 
@@ -41,7 +46,7 @@ def open_device(name: str) -> tuple[Device, str]:
             return OPENERS["cuda"](0), "a usable GPU was found"
         except DeviceUnavailableError as missing:
             return OPENERS["cpu"](0), f"no GPU can be used: {missing.message}"
-    kind, _, index = name.partition(":")
-    if kind not in OPENERS or not (index or "0").isdecimal() or (kind == "cpu" and index):
+    kind, colon, index = name.partition(":")
+    if kind not in OPENERS or (colon and (kind == "cpu" or not index.isdecimal())):
         raise StartupError(f"unknown device {name!r}; use auto, cpu, cuda or cuda:N")
     return OPENERS[kind](int(index or 0)), f"asked for by --device {name}"

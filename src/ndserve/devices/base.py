@@ -60,7 +60,7 @@ class Device(Protocol):
         ...
 
     def memory(self) -> Memory:
-        """Free and total bytes; callable from any thread."""
+        """Free and total bytes; callable from any thread. Nothing is free on a device that no longer answers."""
         ...
 
     def providers(self) -> list[Provider]:

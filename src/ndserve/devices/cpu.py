@@ -55,10 +55,15 @@ class CpuDevice:
 
 
 def _owned_bytes(array: HostArray) -> int:
-    """Bytes of the memory that the array keeps alive."""
+    """Bytes of the memory that the array keeps alive: those of the largest array or buffer that it is a view of.
+
+    The last one on the way need not know its size: it may be onnxruntime's own memory.
+    """
+    largest = 0
     base: object = array
-    while isinstance(base, np.ndarray) and base.base is not None:
+    while isinstance(base, np.ndarray):
+        largest = max(largest, base.nbytes)
         base = base.base
-    if isinstance(base, np.ndarray | memoryview):
-        return base.nbytes
-    return len(base) if isinstance(base, bytes | bytearray) else array.nbytes
+    if isinstance(base, bytes | bytearray | memoryview):
+        largest = max(largest, memoryview(base).nbytes)
+    return largest

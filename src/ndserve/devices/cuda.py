@@ -6,7 +6,9 @@ One stream carries everything: copies, kernels and models, in the order in which
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
+from textwrap import shorten
 from types import ModuleType, TracebackType
 from typing import Any, Self
 
@@ -22,6 +24,9 @@ from ndserve.types import Array, HostArray
 _RUNNING = (0, 600)
 """What cudaStreamQuery gives for a stream that works: cudaSuccess and cudaErrorNotReady."""
 
+_POOL_SHARE = 8
+"""CuPy may keep up to one part in so many of the GPU's memory for arrays to come."""
+
 
 class CudaDevice:
     """One GPU and one stream on it."""
@@ -29,19 +34,20 @@ class CudaDevice:
     # Plain CuPy lacks parts of the standard, such as `device=` and `unstack`.
     xp: ModuleType = array_api_compat.cupy
 
-    def __init__(self, index: int, stream: Any, handle: Any) -> None:
-        """`handle` is NVML's for the same GPU, or None where NVML cannot be used."""
+    def __init__(self, index: int, stream: Any, handle: Any, total: int) -> None:
+        """`handle` is NVML's for the same memory, or None where NVML does not tell it; `total` is CUDA's, in bytes."""
         self.name = f"cuda:{index}"
         self._index = index
         self._stream = stream
         self._handle = handle
+        self._total = total
 
     @classmethod
     def open(cls, index: int) -> Self:
-        """The GPU with that CUDA index.
+        """The GPU with that CUDA index, after it has compiled and run something.
 
         Raises:
-            DeviceUnavailableError: no driver, or no such GPU.
+            DeviceUnavailableError: no driver, no such GPU, or one that cannot be used; says what is missing.
         """
         try:
             count = cupy.cuda.runtime.getDeviceCount()
@@ -49,17 +55,27 @@ class CudaDevice:
             raise DeviceUnavailableError(f"no NVIDIA driver answers ({error})") from None
         if index >= count:
             raise DeviceUnavailableError(f"there is no GPU {index}; CUDA sees {count}")
-        with cupy.cuda.Device(index):
-            # Non-blocking: the null stream, which other libraries use, must not hold it up.
-            stream = cupy.cuda.Stream(non_blocking=True)
-        return cls(index, stream, _nvml_handle(index))
+        try:
+            gpu = cupy.cuda.Device(index)
+            with gpu:
+                _, total = gpu.mem_info
+                # Non-blocking: the null stream, which other libraries use, must not hold it up.
+                stream = cupy.cuda.Stream(non_blocking=True)
+                with stream:
+                    # Half precision, because it alone needs the headers of CUDA, too.
+                    cupy.square(cupy.ones(1, np.float16))
+                stream.synchronize()
+        except Exception as error:  # those of CUDA, of its compiler and of the loader have no common base class
+            reason = shorten(f"{type(error).__name__}: {error}", 300)
+            raise DeviceUnavailableError(f"GPU {index} cannot be used ({reason})") from None
+        return cls(index, stream, _nvml_handle(gpu), total)
 
     def to_device(self, parts: Sequence[HostArray]) -> Array:
-        # Laid end to end in pinned memory, from which the copy runs without the processor. `asarray` keeps the
-        # pinned buffer until the copy is done; `ndarray.set` would not.
+        # Laid end to end where the copy starts from. `asarray` keeps that buffer until the copy is done;
+        # `ndarray.set` would not. Where the GPU is full, it frees CuPy's unused memory and tries again by itself.
         first = parts[0]
         shape = first.shape if len(parts) == 1 else (sum(len(part) for part in parts), *first.shape[1:])
-        staging = cupyx.empty_pinned(shape, first.dtype)
+        staging = _staging(shape, first.dtype)
         if len(parts) == 1:
             staging[...] = first
         else:
@@ -73,12 +89,20 @@ class CudaDevice:
 
     def synchronize(self) -> None:
         self._stream.synchronize()
+        # CuPy keeps what arrays have left, where onnxruntime cannot take it: after a large batch, give it back.
+        pool = cupy.get_default_memory_pool()
+        if pool.free_bytes() > self._total // _POOL_SHARE:
+            pool.free_all_blocks()
 
     def memory(self) -> Memory:
-        if self._handle is None:
+        if self._handle is not None:
+            with contextlib.suppress(pynvml.NVMLError):
+                info = pynvml.nvmlDeviceGetMemoryInfo(self._handle)
+                return Memory(info.free, info.total)
+        try:
             return Memory(*cupy.cuda.Device(self._index).mem_info)
-        info = pynvml.nvmlDeviceGetMemoryInfo(self._handle)
-        return Memory(info.free, info.total)
+        except cupy.cuda.runtime.CUDARuntimeError:
+            return Memory(0, self._total)
 
     def providers(self) -> list[Provider]:
         options = {
@@ -113,10 +137,32 @@ class CudaDevice:
         cupy.cuda.Stream.null.use()
 
 
-def _nvml_handle(index: int) -> Any:
-    """NVML's handle, found by PCI address: NVML counts all GPUs, CUDA only the visible ones."""
+def _staging(shape: tuple[int, ...], dtype: np.dtype[Any]) -> HostArray:
+    """Pinned memory, from which a copy runs without the processor; ordinary memory where no more can be pinned."""
+    try:
+        pinned: HostArray = cupyx.empty_pinned(shape, dtype)
+    except cupy.cuda.runtime.CUDARuntimeError:
+        return np.empty(shape, dtype)
+    return pinned
+
+
+def _nvml_handle(gpu: Any) -> Any:
+    """NVML's handle of a CuPy device, or None where there is no NVML or it would tell another memory.
+
+    It is found by PCI address: NVML counts all GPUs, CUDA only the visible ones. A slice of a GPU (MIG) has the
+    address of the whole, and so NVML would tell the memory of all slices.
+    """
     try:
         pynvml.nvmlInit()
-        return pynvml.nvmlDeviceGetHandleByPciBusId(cupy.cuda.Device(index).pci_bus_id)
-    except pynvml.NVMLError:
+        handle = pynvml.nvmlDeviceGetHandleByPciBusId(gpu.pci_bus_id)
+    except (pynvml.NVMLError, cupy.cuda.runtime.CUDARuntimeError):
         return None
+    return None if _is_sliced(handle) else handle
+
+
+def _is_sliced(handle: Any) -> bool:
+    try:
+        current, _ = pynvml.nvmlDeviceGetMigMode(handle)
+    except pynvml.NVMLError:  # a GPU or a driver that does not know of slices
+        return False
+    return bool(current == pynvml.NVML_DEVICE_MIG_ENABLE)

@@ -8,6 +8,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from ndserve.codecs.base import UNNAMED
 from ndserve.engine.admission import admit
 from ndserve.engine.ids import RandomIds
@@ -119,7 +121,7 @@ class InferenceService:
         """
         if isinstance(target, str):
             target = self.target(target)
-        if not isinstance(inputs, Mapping):
+        if isinstance(inputs, np.ndarray):
             inputs = {UNNAMED: inputs}
         admitted = admit(target, inputs, parameters or {}, cast=cast)
         now = self._clock()

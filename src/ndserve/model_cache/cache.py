@@ -3,19 +3,23 @@
 Ask before taking memory: does it fit, else evict idle models, else wait for a lease to end, and then load. A model
 under a lease is never evicted; a model is loaded once however many wait for it. The event loop owns the books;
 a loader thread makes the sessions.
+
+Callers of `loaded` come in one at a time, in the order in which they asked. The first in line waits for room for all
+of its models at once, and holds none of them meanwhile; once in, it holds all of them and waits for loads alone,
+which end by themselves. So nobody waits in a circle, and nobody is passed over.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 
-from ndserve.errors import ModelTooLargeError, NdserveError
+from ndserve.errors import ModelLoadError, ModelTooLargeError, ShuttingDownError
 from ndserve.model_cache.session import Session
 from ndserve.types import ModelInfo
 
@@ -24,16 +28,25 @@ logger = logging.getLogger(__name__)
 ModelKey: TypeAlias = tuple[str, str]
 """A model's name and version."""
 
+Wanted: TypeAlias = dict[ModelKey, ModelInfo]
+"""What one caller of `loaded` asks for."""
 
-@dataclass(slots=True)
+
+@dataclass(slots=True, eq=False)
 class Resident:
-    """A loaded model and who uses it."""
+    """A model in the books, and who uses it. It has no session while its load is under way."""
 
     info: ModelInfo
-    session: Session
-    leases: int
-    last_used: float
-    load_seconds: float
+    session: Session | None = None
+    leases: int = 0
+    last_used: float = 0.0
+    load_seconds: float = 0.0
+    load: asyncio.Task[str] = field(init=False)
+    """Ends with the reason where the load fails, else with an empty string."""
+
+    @property
+    def evictable(self) -> bool:
+        return self.session is not None and not self.leases and not self.info.options.pinned
 
 
 class Evictable(NamedTuple):
@@ -65,43 +78,42 @@ class ModelCache:
         self.evictions = 0
         self._open_session = open_session
         self._clock = clock
-        self._residents: dict[ModelKey, Resident] = {}
-        self._loading: dict[ModelKey, asyncio.Task[None]] = {}
+        self._models: dict[ModelKey, Resident] = {}
         self._problems: dict[ModelKey, str] = {}
-        self._reserved = 0
+        self._line: list[Wanted] = []
+        self._turn = asyncio.Lock()  # wakes those who wait in the order in which they came
         self._room = asyncio.Event()
-        self._sets = asyncio.Lock()
+        self._closed = False
         self._loader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ndserve-loader")
 
     @property
     def nbytes(self) -> int:
         """Bytes of all residents and of the loads under way."""
-        return sum(resident.info.nbytes for resident in self._residents.values()) + self._reserved
+        return sum(resident.info.nbytes for resident in self._models.values())
+
+    @property
+    def room_wanted(self) -> bool:
+        """Whether callers of `loaded` wait in line for room.
+
+        Who leases evictable models again and again keeps them waiting, and should now ask for `loaded` first.
+        """
+        return bool(self._line)
 
     def resident(self, info: ModelInfo) -> Resident | None:
-        return self._residents.get(_key(info))
+        """The model's entry; None where it is not loaded, or not yet."""
+        resident = self._models.get(_key(info))
+        return resident if resident is not None and resident.session is not None else None
+
+    def loading(self, info: ModelInfo) -> bool:
+        """Whether a load is under way, or waits for room."""
+        key = _key(info)
+        if key in self._models:
+            return self._models[key].session is None
+        return any(key in wanted for wanted in self._line)
 
     def problem(self, info: ModelInfo) -> str:
         """Why the last load failed; empty where it did not."""
         return self._problems.get(_key(info), "")
-
-    def loading(self, info: ModelInfo) -> bool:
-        return _key(info) in self._loading
-
-    async def load(self, info: ModelInfo) -> None:
-        """Make the model resident; callers that come meanwhile share the one load.
-
-        Raises:
-            ModelLoadError: the file could not become a session.
-            ModelTooLargeError: there can never be room for it.
-        """
-        key = _key(info)
-        if key in self._residents:
-            return
-        if key not in self._loading:
-            self._loading[key] = asyncio.create_task(self._load(key, info))
-        # Shielded: a caller that gives up must not take the load from the others.
-        await asyncio.shield(self._loading[key])
 
     @contextmanager
     def lease(self, infos: Iterable[ModelInfo]) -> Iterator[dict[str, Session]]:
@@ -110,94 +122,148 @@ class ModelCache:
         Raises:
             KeyError: one of the models is not resident.
         """
-        residents = [self._residents[_key(info)] for info in infos]
-        for resident in residents:
-            resident.leases += 1
+        residents, sessions = [], {}
+        for info in infos:
+            resident = self._models[_key(info)]
+            if resident.session is None:
+                raise KeyError(_key(info))
+            residents.append(resident)
+            sessions[info.name] = resident.session
+        _hold(residents)
         try:
-            yield {resident.info.name: resident.session for resident in residents}
+            yield sessions
         finally:
-            for resident in residents:
-                resident.leases -= 1
-                resident.last_used = self._clock()
-            self._room.set()
+            self._release(residents)
 
     @asynccontextmanager
-    async def loaded(self, infos: Sequence[ModelInfo]) -> AsyncIterator[None]:
-        """Load all of these models and keep them resident while the context lasts.
+    async def loaded(self, infos: Iterable[ModelInfo]) -> AsyncIterator[None]:
+        """Load all of these models, and keep them resident while the context lasts.
+
+        Not to be entered under a lease: it may wait for that lease to end.
 
         Raises:
-            ModelLoadError, ModelTooLargeError: as for `load`; also when they do not fit together.
+            ModelLoadError: a file could not become a session.
+            ModelTooLargeError: there can never be room for all of them beside the pinned models.
+            ShuttingDownError: the cache was closed.
         """
-        needed = sum(info.nbytes for info in infos)
-        if needed > self.budget:
-            names = ", ".join(f"{info.name}/{info.version}" for info in infos)
-            raise ModelTooLargeError(
-                f"{names} needs {needed} bytes, more than the model cache's budget of {self.budget} (--model-memory)"
-            )
-        async with AsyncExitStack() as stack:
-            if len(infos) > 1:
-                # One set at a time: two half-leased sets could wait for each other forever.
-                await stack.enter_async_context(self._sets)
-            for info in infos:
-                while _key(info) not in self._residents:
-                    await self.load(info)
-                stack.enter_context(self.lease([info]))
+        residents = await self._enter({_key(info): info for info in infos})
+        try:
+            for resident in residents:
+                # Unlike to await the load: a caller that gives up must not take it from the others.
+                await asyncio.wait([resident.load])
+                self._check_open()
+                if problem := resident.load.result():
+                    raise ModelLoadError(problem)
             yield
+        finally:
+            self._release(residents)
 
     async def close(self) -> None:
-        """Give up the loads under way and drop every session."""
-        loads = list(self._loading.values())
+        """Give up the loads under way, refuse whoever waits, and drop every session."""
+        self._closed = True
+        self._room.set()
+        loads = [resident.load for resident in self._models.values()]
         for load in loads:
             load.cancel()
         await asyncio.gather(*loads, return_exceptions=True)
-        self._residents.clear()
+        self._models.clear()
         self._loader.shutdown(wait=False, cancel_futures=True)
 
-    async def _load(self, key: ModelKey, info: ModelInfo) -> None:
-        reserved = 0
+    async def _enter(self, wanted: Wanted) -> list[Resident]:
+        """Wait in line for room for all that is wanted, and lease it."""
+        self._check_possible(wanted)
+        self._line.append(wanted)
         try:
-            doomed = await self._make_room(info)
-            reserved = info.nbytes
-            self._reserved += reserved
-            started = self._clock()
-            loop = asyncio.get_running_loop()
-            session = await loop.run_in_executor(self._loader, self._replace, doomed, info)
-            now = self._clock()
-            self._residents[key] = Resident(info, session, 0, now, now - started)
-            self._problems.pop(key, None)
-            self.loads += 1
-            logger.info("loaded model %s/%s in %.2f s", *key, now - started)
-        except NdserveError as error:
-            self._problems[key] = error.message
-            raise
+            async with self._turn:
+                while (residents := self._admit(wanted)) is None:
+                    self._room.clear()
+                    await self._room.wait()
+                return residents
         finally:
-            self._reserved -= reserved
-            del self._loading[key]
+            self._line.remove(wanted)
+
+    def _admit(self, wanted: Wanted) -> list[Resident] | None:
+        """Evict what must go for it, begin its loads, and lease it, all at once; None while there is no room."""
+        self._check_open()
+        self._check_possible(wanted)  # again: pinned models may have come while this caller waited
+        missing = [info for key, info in wanted.items() if key not in self._models]
+        evictables = [
+            Evictable(key, r.info.nbytes, r.last_used, r.evictable and key not in wanted)
+            for key, r in self._models.items()
+        ]
+        plan = plan_eviction(evictables, self.nbytes + sum(info.nbytes for info in missing) - self.budget)
+        if plan is None:
+            return None
+        self.evictions += len(plan)
+        doomed = [self._models.pop(key).session for key in plan]
+        for info in missing:
+            resident = self._models[_key(info)] = Resident(info)
+            resident.load = asyncio.create_task(self._load(resident, doomed))
+        residents = [self._models[key] for key in wanted]
+        _hold(residents)
+        return residents
+
+    def _release(self, residents: Iterable[Resident]) -> None:
+        for resident in residents:
+            resident.leases -= 1
+            resident.last_used = self._clock()
+        self._room.set()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ShuttingDownError("the server is shutting down; its models are no longer loaded")
+
+    def _check_possible(self, wanted: Wanted) -> None:
+        """Raise ModelTooLargeError where all that can be evicted would not be enough."""
+        needed = sum(info.nbytes for info in wanted.values())
+        pinned = sum(
+            resident.info.nbytes
+            for key, resident in self._models.items()
+            if resident.session is not None and resident.info.options.pinned and key not in wanted
+        )
+        if pinned + needed <= self.budget:
+            return
+        names = ", ".join(f"{name}/{version}" for name, version in wanted)
+        message = (
+            f"{names} needs {needed} bytes, but pinned models take {pinned}"
+            f" of the model cache's budget of {self.budget} (--model-memory)"
+        )
+        if len(wanted) == 1:
+            self._problems.update(dict.fromkeys(wanted, message))
+        raise ModelTooLargeError(message)
+
+    async def _load(self, resident: Resident, doomed: list[Session | None]) -> str:
+        """Make the session, or say why that fails.
+
+        It says so, instead of raising, because one error for all who wait would keep their sessions alive.
+        """
+        key = _key(resident.info)
+        try:
+            opening = asyncio.get_running_loop().run_in_executor(self._loader, self._open, resident.info, doomed)
+            resident.session, resident.load_seconds = await opening
+        except ModelLoadError as error:
+            self._problems[key] = error.message
+            return error.message
+        finally:
+            if resident.session is None:
+                del self._models[key]
             self._room.set()
+        resident.last_used = self._clock()
+        self._problems.pop(key, None)
+        self.loads += 1
+        logger.info("loaded model %s/%s in %.2f s", *key, resident.load_seconds)
+        return ""
 
-    def _replace(self, doomed: list[Session], info: ModelInfo) -> Session:
-        """On the loader's thread: evicted sessions are freed before the new one takes memory."""
+    def _open(self, info: ModelInfo, doomed: list[Session | None]) -> tuple[Session, float]:
+        """On the loader's thread: evicted sessions are freed before the new one takes memory. Gives the seconds, too."""
         doomed.clear()
-        return self._open_session(info)
+        started = self._clock()
+        return self._open_session(info), self._clock() - started
 
-    async def _make_room(self, info: ModelInfo) -> list[Session]:
-        """Take the sessions out of the books that must go for `info`; wait for leases to end if need be."""
-        while True:
-            candidates = [
-                Evictable(key, r.info.nbytes, r.last_used, not r.leases and not r.info.options.pinned)
-                for key, r in self._residents.items()
-            ]
-            plan = plan_eviction(candidates, self.nbytes + info.nbytes - self.budget)
-            if plan is not None:
-                self.evictions += len(plan)
-                return [self._residents.pop(key).session for key in plan]
-            if not self._reserved and not any(resident.leases for resident in self._residents.values()):
-                raise ModelTooLargeError(
-                    f"model {info.name!r} needs {info.nbytes} bytes; {self.nbytes} of the budget of {self.budget}"
-                    " are taken by pinned models (--model-memory)"
-                )
-            self._room.clear()
-            await self._room.wait()
+
+def _hold(residents: Iterable[Resident]) -> None:
+    for resident in residents:
+        resident.leases += 1
 
 
 def _key(info: ModelInfo) -> ModelKey:

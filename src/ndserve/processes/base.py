@@ -15,18 +15,22 @@ callers set in the query string; its default gives its type. An argument called 
 `models=[...]` names: `models["digits"](x)` runs one without leaving the device.
 
 The function returns one array (called `output`) or a dict of arrays.
+
+A user's folder is a package of its own. What several of its files share lies in one whose name begins with `_`
+and is imported relatively: `from ._filters import blur`.
 """
 
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import inspect
 import pkgutil
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.machinery import ModuleSpec
+from importlib.util import module_from_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -40,7 +44,10 @@ ModelCall = Callable[..., Any]
 
 @dataclass(frozen=True, eq=False)
 class Process:
-    """A function that `@process` has named. Calling it calls the function, so that it is tested like any other."""
+    """A function that `@process` has named. Calling it calls the function, so that it is tested like any other.
+
+    `module` is the name of the module that defines it, which need not be the function's.
+    """
 
     name: str
     function: Callable[..., Any]
@@ -49,13 +56,16 @@ class Process:
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
     models: tuple[str, ...] = ()
     takes_models: bool = False
+    module: str = ""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.function(*args, **kwargs)
 
     @property
     def source(self) -> str:
-        return inspect.getsourcefile(self.function) or self.function.__module__
+        """The file that the function is written in; the module where the function has none, such as a partial."""
+        code = getattr(self.function, "__code__", None)
+        return self.module if code is None else str(code.co_filename)
 
     def run(
         self,
@@ -110,19 +120,39 @@ def process(
                 f"process {name!r} takes the inputs {join_names(names)}; its specs name {join_names(specs)}"
             )
         ordered = tuple(specs.get(argument, TensorSpec(argument)) for argument in names)
-        return Process(name, function, batched, ordered, parameters, tuple(models), takes_models)
+        module = _module_at_work()
+        return Process(name, function, batched, ordered, parameters, tuple(models), takes_models, module)
 
     return wrap
 
 
+def require_real(xp: ModuleType, x: Array, name: str) -> None:
+    """Refuse a complex array, of which the process `name` would make no sense.
+
+    Raises:
+        TypeError: the array is complex.
+    """
+    if xp.isdtype(x.dtype, "complex floating"):
+        raise TypeError(f"{name} takes real numbers, not {x.dtype}")
+
+
+def _module_at_work() -> str:
+    """The name of the module whose top level is being executed, however deep in other modules' functions."""
+    frame = inspect.currentframe()
+    while frame is not None and frame.f_code.co_name != "<module>":
+        frame = frame.f_back
+    return "" if frame is None else str(frame.f_globals.get("__name__", ""))
+
+
 def _read_signature(name: str, function: Callable[..., Any]) -> tuple[list[str], dict[str, Parameter]]:
     """The positional arguments after `xp`, and the keyword-only ones with their defaults."""
-    first, *others = inspect.signature(function).parameters.values()
-    if first.name != "xp":
-        raise ValueError(f"process {name!r}: the first argument must be xp, not {first.name}")
+    signature = inspect.signature(function).parameters
+    first = list(signature)[:1]
+    if first != ["xp"]:
+        raise ValueError(f"process {name!r}: the first argument must be xp, not {join_names(first)}")
     arguments: list[str] = []
     parameters: dict[str, Parameter] = {}
-    for argument in others:
+    for argument in list(signature.values())[1:]:
         if argument.kind is argument.POSITIONAL_OR_KEYWORD and argument.default is argument.empty:
             arguments.append(argument.name)
         elif argument.kind is argument.KEYWORD_ONLY and isinstance(argument.default, str | int | float | bool):
@@ -154,39 +184,53 @@ def load_processes(folder: Path) -> list[Process]:
 def import_folder(folder: Path, package: str) -> list[ModuleType]:
     """Import every `*.py` of `folder` that does not begin with `_`, as `package.<stem>`.
 
+    Each call reads all files afresh; the modules of an earlier call are forgotten.
+
     Raises:
         StartupError: as for `load_processes`.
     """
     if not folder.is_dir():
         raise StartupError(f"{folder} is not a folder")
+    _start_package(package, folder.absolute())
     modules = []
-    for path in sorted(folder.glob("[!_]*.py")):
-        spec = importlib.util.spec_from_file_location(f"{package}.{path.stem}", path)
-        if spec is None or spec.loader is None:
-            raise StartupError(f"{path} cannot be imported")
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[spec.name] = module
+    for path in sorted(folder.glob("[!_.]*.py")):
         try:
-            spec.loader.exec_module(module)
+            modules.append(importlib.import_module(f"{package}.{path.stem}"))
         except Exception as error:
-            raise StartupError(f"{path}:{_line_in(path, error)}: {type(error).__name__}: {error}") from error
-        modules.append(module)
+            raise StartupError(f"{_place(path, error)}: {type(error).__name__}: {error}") from error
     return modules
 
 
-def _line_in(path: Path, error: Exception) -> int:
-    """The line of `path` that is to blame: the syntax error's own, or the last one on the stack."""
-    if isinstance(error, SyntaxError) and error.filename == str(path):
-        return error.lineno or 1
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
-    return (lines[-1] if lines else None) or 1
+def _start_package(name: str, folder: Path) -> None:
+    """Make a package of the folder, so that its files can import one another; `__init__.py` plays no part."""
+    for module in [module for module in sys.modules if f"{module}.".startswith(f"{name}.")]:
+        del sys.modules[module]
+    spec = ModuleSpec(name, None, is_package=True)
+    spec.submodule_search_locations = [str(folder)]
+    sys.modules[name] = module_from_spec(spec)
+    importlib.invalidate_caches()  # of which files the folder holds
+
+
+def _place(path: Path, error: Exception) -> str:
+    """`file:line` that is to blame: the last of the folder's own lines on the way to the error, else line 1 of `path`.
+
+    A syntax error names its file itself. File names are given as `path` is, relative or absolute.
+    """
+    lines = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
+    if isinstance(error, SyntaxError) and error.filename:
+        lines.append((error.filename, error.lineno))
+    folder = path.parent.absolute()
+    own = [(path.with_name(Path(file).name), line) for file, line in lines if Path(file).parent == folder]
+    file, line = own[-1] if own else (path, None)
+    return f"{file}:{line or 1}"
 
 
 def _collect(modules: Iterable[ModuleType]) -> list[Process]:
-    """Every process that a module defines; one that it merely imports is not its own."""
-    return [
+    """Every process that a module defines, once; one that it merely imports is not its own."""
+    found = [
         value
         for module in modules
         for value in vars(module).values()
-        if isinstance(value, Process) and value.function.__module__ == module.__name__
+        if isinstance(value, Process) and value.module == module.__name__
     ]
+    return list(dict.fromkeys(found))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from ndserve.processes.base import process
+from ndserve.processes.base import process, require_real
 from ndserve.types import Array
 
 
@@ -13,7 +13,12 @@ def top_k(xp: ModuleType, x: Array, *, k: int = 5) -> dict[str, Array]:
     """`values` and `indices` (int64) of the k largest along each item's last axis, largest first.
 
     Among equal values the one with the lower index comes first.
+
+    Raises:
+        TypeError: the array is complex.
+        ValueError: k is out of range, or the items have no axis.
     """
+    require_real(xp, x, "top_k")
     if x.ndim < 2 or not 1 <= k <= x.shape[-1]:
         raise ValueError(f"k is {k}; it must be from 1 to the length of the last axis, here {list(x.shape[1:])}")
     # A stable ascending sort of the reversed axis, reversed again, keeps the lower index first among equals.

@@ -21,6 +21,10 @@ class ClientGoneError(Exception):
     """The client hung up: nobody is left to answer."""
 
 
+SMALL = 4096
+"""A body up to this size is read without asking for room first; the submit asks."""
+
+
 class Intake:
     """Reads request bodies, one bound for each and one for all that are arriving together."""
 
@@ -43,8 +47,9 @@ class Intake:
         if not declared.isdigit():
             raise MalformedBodyError(f"Content-Length {declared[:40].decode('latin1')!r} is not a number")
         length = int(declared)
-        self._check_length(length)
-        self._check_room(self._arriving + length)
+        if length > SMALL:
+            self._check_length(length)
+            self._check_room(self._arriving + length)
 
     def whole(self, message: Message) -> bytes:
         """The body that came in one message.
@@ -56,7 +61,8 @@ class Intake:
         if message["type"] == "http.disconnect":
             raise ClientGoneError
         body: bytes = message.get("body", b"")
-        self._check_length(len(body))
+        if len(body) > SMALL:
+            self._check_length(len(body))
         return body
 
     async def rest(self, message: Message, receive: Receive) -> bytearray:

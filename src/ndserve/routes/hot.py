@@ -93,8 +93,9 @@ class HotRoutes:
             body = problem(500, "internal", "the server failed on this request; its log says why")
             answer = 500, problems.MEDIA_TYPE, (body,), [], None
         status, content_type, chunks, headers, delivers = answer
-        length = len(chunks[0]) if len(chunks) == 1 else sum(map(len, chunks))
-        fields = [(b"content-type", content_type), (b"content-length", b"%d" % length), *headers]
+        fields = _fields(content_type, sum(map(len, chunks)))
+        if headers:
+            fields = [*fields, *headers]
         await send({"type": "http.response.start", "status": status, "headers": fields})
         for chunk in chunks[:-1]:
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
@@ -127,6 +128,7 @@ class HotRoutes:
                 service.cancel(task)  # the caller never learnt the id: nobody can fetch the result
                 raise
             if not task.live:
+                service.store.forget(task)
                 return await _outcome(task, headers)
         location = f"{scope.get('root_path', '')}/result/{task.id}".encode()
         return 202, _JSON, (_accepted(task),), [(b"location", location)], None
@@ -176,7 +178,7 @@ def _accepted(task: Task) -> bytes:
 
 
 async def _outcome(task: Task, headers: dict[bytes, bytes]) -> Answer:
-    """The answer for an ended task: its outputs as Accept asks, or its own error.
+    """The answer that delivers an ended task: its outputs as Accept asks.
 
     Raises:
         TaskFailedError, GoneError: it has no outputs.
@@ -200,6 +202,12 @@ def _method_not_allowed(handlers: dict[str, Handler]) -> Answer:
     allowed = ", ".join(handlers)
     body = problem(405, "method_not_allowed", f"this path answers {allowed}")
     return 405, problems.MEDIA_TYPE, (body,), [(b"allow", allowed.encode())], None
+
+
+@lru_cache(maxsize=1024)
+def _fields(content_type: bytes, length: int) -> Headers:
+    """The headers that describe a body; not to be changed."""
+    return [(b"content-type", content_type), (b"content-length", b"%d" % length)]
 
 
 @lru_cache(maxsize=1024)

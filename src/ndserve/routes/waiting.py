@@ -4,59 +4,51 @@ from __future__ import annotations
 
 import asyncio
 
-from ndserve.engine.waiters import Waiters
+from ndserve.engine.waiters import PATIENCE, Waiter, Waiters, nudge
 from ndserve.routes.asgi import ClientGoneError, Receive
 from ndserve.types import Task
-
-WATCH_AFTER = 0.05
-"""Seconds after which the connection is watched, too. Most answers are out by then, and a watcher costs more than
-all the rest of a wait."""
 
 
 async def until_settled(waiters: Waiters, task: Task, receive: Receive, seconds: float) -> bool:
     """Wait until the task ends, at most that long. True when it has ended.
 
+    The connection is watched only once the first moments have passed: a watcher costs more than all the rest of
+    a wait, and most answers are out by then.
+
     Raises:
         ClientGoneError: the caller hung up.
     """
-    if await _wait(waiters, task, min(seconds, WATCH_AFTER)):
+    if not task.live:
         return True
-    if seconds <= WATCH_AFTER:
-        return False
-    watcher = asyncio.create_task(_hang_up(receive))
+    if seconds > 2 * PATIENCE:
+        waiter = waiters.add_patient(task)
+        try:
+            if await waiter:
+                return True
+        finally:
+            if task.live:
+                waiters.remove(task, waiter)
+        seconds -= PATIENCE
+    return await _watched(waiters, task, receive, seconds)
+
+
+async def _watched(waiters: Waiters, task: Task, receive: Receive, seconds: float) -> bool:
+    waiter = waiters.add(task)
+    timer = asyncio.get_running_loop().call_later(seconds, nudge, waiter)
+    watcher = asyncio.create_task(_hang_up(receive, waiter))
     try:
-        ended = await _wait(waiters, task, seconds - WATCH_AFTER, watcher)
+        ended = await waiter
         if not ended and watcher.done():
             raise ClientGoneError
         return ended
     finally:
-        watcher.cancel()
-
-
-async def _wait(waiters: Waiters, task: Task, seconds: float, watcher: asyncio.Task[None] | None = None) -> bool:
-    """True when the task ends first; False when the time is up or the watcher is done."""
-    if not task.live:
-        return True
-    future = waiters.add(task)
-    timer = asyncio.get_running_loop().call_later(seconds, _give_up, future)
-    if watcher is not None:
-        watcher.add_done_callback(lambda _: _give_up(future))
-    ended = False
-    try:
-        ended = await future
-    finally:
         timer.cancel()
-        if not ended:
-            waiters.remove(task, future)
-    return ended
+        watcher.cancel()
+        waiters.remove(task, waiter)
 
 
-def _give_up(future: asyncio.Future[bool]) -> None:
-    if not future.done():
-        future.set_result(False)
-
-
-async def _hang_up(receive: Receive) -> None:
-    """Ends when the client hangs up; what is left of its request comes first."""
+async def _hang_up(receive: Receive, waiter: Waiter) -> None:
+    """Ends, and wakes the waiter, when the client hangs up; what is left of its request comes first."""
     while (await receive())["type"] != "http.disconnect":
         pass
+    nudge(waiter)

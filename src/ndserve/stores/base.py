@@ -67,6 +67,10 @@ class TaskStore(Protocol):
         """Note that a caller has received the outcome of this ended task."""
         ...
 
+    def forget(self, task: Task) -> None:
+        """Remove an ended task without a trace: its only caller has the outcome and never learnt the id."""
+        ...
+
     async def get(self, task_id: str) -> Task | Gone | None:
         """The task, a trace of it when it was removed lately, or None."""
         ...

@@ -15,6 +15,9 @@ TRACE_SECONDS = 24 * 3600.0
 MAX_TRACES = 100_000
 
 
+_MADE_ROOM = Gone("its delivered result made room for newer tasks")
+
+
 class MemoryStore:
     """Bounded in tasks and in bytes of their arrays.
 
@@ -32,6 +35,7 @@ class MemoryStore:
         self._ended: OrderedDict[str, None] = OrderedDict()
         self._delivered: OrderedDict[str, None] = OrderedDict()
         self._delivered_bytes = 0
+        self._expired = Gone(f"its result was kept for {ttl:g} s")
         self._traces: OrderedDict[str, tuple[float, Gone]] = OrderedDict()
 
     def put(self, tasks: Sequence[Task], now: float) -> Awaitable[None]:
@@ -58,6 +62,10 @@ class MemoryStore:
             self._delivered[task.id] = None
             self._delivered_bytes += task.output_bytes
 
+    def forget(self, task: Task) -> None:
+        if task.id in self._ended:
+            self._remove(task)
+
     async def get(self, task_id: str) -> Task | Gone | None:
         task = self._tasks.get(task_id)
         if task is not None:
@@ -74,7 +82,8 @@ class MemoryStore:
             task = self._tasks[next(iter(self._ended))]
             if (task.ended or 0.0) + self._ttl > now:
                 break
-            self._remove(task, now, Gone(f"its result was kept for {self._ttl:g} s"))
+            self._remove(task)
+            self._traces[task.id] = now, self._expired
             removed += 1
         while self._traces:
             since, _ = next(iter(self._traces.values()))
@@ -109,13 +118,13 @@ class MemoryStore:
     def _drop_delivered(self, now: float) -> None:
         """Drop the result that was delivered longest ago; there must be one."""
         task = self._tasks[next(iter(self._delivered))]
-        self._remove(task, now, Gone("its delivered result made room for newer tasks"))
+        self._remove(task)
+        self._traces[task.id] = now, _MADE_ROOM
 
-    def _remove(self, task: Task, now: float, why: Gone) -> None:
+    def _remove(self, task: Task) -> None:
         del self._tasks[task.id]
         del self._ended[task.id]
         self._nbytes -= task.output_bytes
         if task.id in self._delivered:
             del self._delivered[task.id]
             self._delivered_bytes -= task.output_bytes
-        self._traces[task.id] = (now, why)

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from ndserve import codecs
 from ndserve.codecs.base import UNNAMED, Codec
 from ndserve.codecs.json import JsonCodec
-from ndserve.codecs.npy import SMALL, NpyCodec, NpzCodec
+from ndserve.codecs.npy import SMALL, NpyCodec
+from ndserve.codecs.npz import NpzCodec
 from ndserve.errors import BodyTooLargeError, MalformedBodyError, NotAcceptableError, UnsupportedMediaTypeError
 from ndserve.types import HostArray, Tensors, TensorSpec
 from tests.unit.codecs.bodies import LIMIT, REFUSALS, saved, zip_file
@@ -233,3 +234,53 @@ def test_any_type_with_any_body_is_read_or_refused(content_type: str, start: byt
 )
 def test_only_a_view_or_a_small_body_is_cheap_to_read(body: bytes, cheap: bool) -> None:
     assert codecs.is_cheap(body) is cheap
+
+
+def test_a_broken_large_npy_is_cheap_to_refuse() -> None:
+    body = b"\x93NUMPY\x09" + bytes(2 * SMALL)
+    assert codecs.is_cheap(body)
+    with pytest.raises(MalformedBodyError):
+        codecs.decode("", body, (), LIMIT)
+
+
+def test_an_archive_behind_an_npy_file_is_not_inflated_as_a_cheap_body() -> None:
+    body = saved(np.zeros(SMALL, np.uint8)) + NPZ
+    assert codecs.is_cheap(body)
+    for content_type in ("application/x-npz", "application/x-npy", "application/json", FORM):
+        with pytest.raises(MalformedBodyError):
+            codecs.decode(content_type, body, (), LIMIT)
+
+
+@pytest.mark.parametrize("content_type", [f"{FORM}€", "multipart/form-data; boundary=€", "€"])
+def test_a_type_beyond_latin_1_is_refused(content_type: str) -> None:
+    with pytest.raises((MalformedBodyError, UnsupportedMediaTypeError)):
+        codecs.decode(content_type, b"--b--\r\n", (), LIMIT)
+
+
+def test_a_long_type_is_not_echoed_whole() -> None:
+    with pytest.raises(UnsupportedMediaTypeError) as caught:
+        codecs.decode("x" * 10_000, NPY, (), LIMIT)
+    assert len(caught.value.message) < 500
+
+
+def test_a_long_accept_is_not_echoed_whole() -> None:
+    with pytest.raises(NotAcceptableError) as caught:
+        codecs.encoder("text/" + "x" * 10_000, ONE)
+    assert len(caught.value.message) < 500
+
+
+@pytest.mark.parametrize(
+    "accept", ["application/json;q=0.5;q=1, */*;q=0.6", "application/json;v=1 ; Q = 0.5, */*;q=0.6"]
+)
+def test_a_weight_is_found_among_other_parameters(accept: str) -> None:
+    assert isinstance(codecs.encoder(accept, ONE), NpyCodec)
+
+
+@pytest.mark.parametrize("codec", codecs.CODECS, ids=lambda codec: type(codec).__name__)
+@pytest.mark.parametrize("outputs", [ONE, TWO, {"y": np.zeros(1, np.complex64)}], ids=["one", "two", "complex"])
+def test_a_codec_writes_just_what_it_says_it_holds(codec: Codec, outputs: Tensors) -> None:
+    if codec.holds(outputs):
+        assert codec.encode(outputs).chunks
+    else:
+        with pytest.raises(NotAcceptableError):
+            codec.encode(outputs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from ndserve.codecs.base import MAX_TENSORS, UNNAMED
 from ndserve.codecs.json import MAX_JSON_BYTES, JsonCodec
 from ndserve.errors import BodyTooLargeError, InvalidInputError, MalformedBodyError, NotAcceptableError
 from ndserve.types import HostArray, Tensors, TensorSpec
-from tests.unit.codecs.bodies import LIMIT, REFUSALS, names_every_dtype
+from tests.unit.codecs.bodies import LIMIT, REFUSALS, names_every_dtype, refused
 
 FLOAT = TensorSpec("x", np.dtype(np.float32))
 BYTE = TensorSpec("n", np.dtype(np.uint8))
@@ -303,3 +304,90 @@ def test_any_document_is_read_or_refused(document: object, spec: TensorSpec) -> 
     except REFUSALS:
         return
     assert all(array.dtype.kind in "biufc" for array in tensors.values())
+
+
+def test_several_outputs_are_read_as_they_were_written() -> None:
+    written = encode(a=np.array([1], np.int8), b=np.zeros((0, 2)))
+    decoded = decode(written)
+    assert {name: (array.dtype.name, array.shape) for name, array in decoded.items()} == {
+        "a": ("int8", (1,)),
+        "b": ("float64", (0, 2)),
+    }
+
+
+def test_outputs_take_the_dtypes_of_the_inputs_of_their_names() -> None:
+    assert decode({"outputs": {"n": [1]}}, BYTE)["n"].dtype == np.uint8
+
+
+@pytest.mark.parametrize("document", [{"inputs": {"a": [1]}, "outputs": {"a": [1]}}, {"outputs": [1]}, {"outputs": {}}])
+def test_outputs_must_stand_alone_too(document: object) -> None:
+    with pytest.raises(MalformedBodyError, match="must stand alone"):
+        decode(document)
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype"),
+    [([1, 2**63], "uint64"), ([2**64 - 1, 0], "uint64"), ([1, -(2**63)], "int64"), ([True, 2], "int64")],
+)
+def test_integers_without_a_dtype_are_exact(values: list[int], dtype: str) -> None:
+    array = the_one(values, ANY)
+    assert array.dtype == dtype
+    assert array.tolist() == values
+
+
+def test_integers_that_no_dtype_holds_together_are_refused() -> None:
+    with pytest.raises(InvalidInputError, match="outside the range"):
+        decode([-1, 2**63], ANY)
+    assert the_one({"array": [-1, 2**63], "dtype": "float64"}).tolist() == [-1, 2**63]
+
+
+@pytest.mark.parametrize(("value", "dtype"), [([], "float64"), ([True], "bool"), ([True, 0.5], "float64")])
+def test_any_other_value_without_a_dtype_takes_numpys_choice(value: object, dtype: str) -> None:
+    assert the_one(value, ANY).dtype == np.array(value).dtype == dtype
+
+
+def test_one_long_text_makes_no_room_for_many() -> None:
+    """NumPy's own choice would be a text of a million characters in every place: 400 GB."""
+    body = json.dumps(["x" * 1_000_000] + [1] * 100_000).encode()
+    refused(lambda: JsonCodec().decode(body, (), LIMIT), "something else than numbers")
+
+
+def test_a_wide_dtype_is_refused_before_anything_is_allocated() -> None:
+    body = json.dumps({"array": [0] * 100_000, "dtype": "complex128"}).encode()
+    tracemalloc.start()
+    try:
+        with pytest.raises(BodyTooLargeError, match=f"more than {LIMIT} bytes"):
+            JsonCodec().decode(body, (), LIMIT)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 100_000 * 16
+
+
+def test_inputs_count_together() -> None:
+    document = {"inputs": {"a": {"array": [1, 2], "dtype": "int8"}, "b": {"array": [3], "dtype": "int16"}}}
+    body = json.dumps(document).encode()
+    assert JsonCodec().decode(body, (), 4).keys() == {"a", "b"}
+    with pytest.raises(BodyTooLargeError):
+        JsonCodec().decode(body, (), 3)
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"array": [1], "dtype": "x" * 10_000},
+        {"k" * 10_000: 1},
+        {"array": [1], "shape": [1] * 10_000},
+        {"inputs": {"n" * 10_000: ["a"]}},
+    ],
+    ids=["dtype", "key", "shape", "name"],
+)
+def test_what_a_client_sent_is_not_echoed_whole(document: object) -> None:
+    with pytest.raises((MalformedBodyError, InvalidInputError)) as caught:
+        decode(document)
+    assert len(caught.value.message) < 500
+
+
+def test_a_dtype_nested_a_thousand_deep_is_refused() -> None:
+    with pytest.raises(InvalidInputError):
+        decode('{"array": [1], "dtype": ' + "[" * 1000 + "]" * 1000 + "}")

@@ -185,3 +185,21 @@ def test_any_disposition_is_read_or_refused(parameters: str) -> None:
         assert multipart.unwrap(CONTENT_TYPE, body)[1] == FILE
     except MalformedBodyError:
         return
+
+
+def test_as_many_parts_as_the_bound_are_read() -> None:
+    fields = [field_part("a", b"1")] * (multipart.MAX_PARTS - 1)
+    assert multipart.unwrap(CONTENT_TYPE, envelope(*fields, file_part()))[1] == FILE
+
+
+@pytest.mark.parametrize("fields", [multipart.MAX_PARTS, 200_000])
+def test_one_part_over_the_bound_is_refused_early(fields: int) -> None:
+    line = f"--{BOUNDARY}\r\n\r\n\r\n".encode()
+    with pytest.raises(MalformedBodyError, match=f"over {multipart.MAX_PARTS} parts"):
+        multipart.unwrap(CONTENT_TYPE, line * fields + envelope(file_part()))
+
+
+@pytest.mark.parametrize("boundary", ["€", '"€"', f"{BOUNDARY}; charset=€"])
+def test_a_content_type_beyond_latin_1_is_refused(boundary: str) -> None:
+    with pytest.raises(MalformedBodyError):
+        multipart.unwrap(f"multipart/form-data; boundary={boundary}", envelope(file_part()))

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from ndserve.codecs.npy import MAX_HEADER, SMALL, NpyCodec, read_npy, write_npy
+from ndserve.codecs.npy import MAX_HEADER, SMALL, NpyCodec, is_view, read_npy, write_npy
 from ndserve.errors import MalformedBodyError
 from ndserve.types import HostArray
 from tests.unit.codecs.bodies import LIMIT, REFUSALS, names_every_dtype, npy_file, npy_header, refused, saved
@@ -247,3 +247,40 @@ def test_a_small_array_is_written_as_one_buffer() -> None:
 def test_an_array_in_another_order_is_written_in_c_order() -> None:
     array = np.asfortranarray(np.arange(60_000, dtype=np.float64).reshape(300, 200))
     np.testing.assert_array_equal(np.load(io.BytesIO(b"".join(write_npy(array)))), array)
+
+
+@pytest.mark.parametrize("order", "<>|")
+@pytest.mark.parametrize("kind", ["b1", "i1", "u1"])
+def test_a_single_byte_has_any_byte_order(order: str, kind: str) -> None:
+    """NumPy writes '|u1', and cnpy writes '<u1'."""
+    body = npy_file(npy_header(repr(order + kind)), b"\x01\x00")
+    assert read_npy(body).tolist() == [1, 0]
+
+
+def test_headers_of_one_length_and_other_text_are_told_apart() -> None:
+    first, second = saved(np.zeros((2, 3), np.float32)), saved(np.zeros((3, 2), np.float32))
+    assert len(first) == len(second) == 128 + 24
+    assert [read_npy(body).shape for body in (first, second, first)] == [(2, 3), (3, 2), (2, 3)]
+
+
+def test_an_aligned_view_of_an_unaligned_slice_is_a_copy() -> None:
+    body = memoryview(b"x" + saved(np.arange(3.0)))[1:]
+    array = read_npy(body)
+    assert array.flags.aligned
+    assert not np.shares_memory(array, np.frombuffer(body, np.uint8))
+    assert array.tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("body", "view"),
+    [
+        pytest.param(saved(ARRAY), True, id="as NumPy writes it"),
+        pytest.param(saved(ARRAY, (2, 0)), True, id="version 2"),
+        pytest.param(saved(np.asfortranarray(ARRAY)), False, id="Fortran order"),
+        pytest.param(saved(ARRAY.astype(">f4")), False, id="big-endian"),
+        pytest.param(npy_file(npy_header("'<f8'").rjust(63), bytes(16)), False, id="unaligned"),
+        pytest.param(b"\x93NUMPY\x01\x00", True, id="refused"),
+    ],
+)
+def test_what_is_read_without_a_copy_is_known_from_the_header(body: bytes, view: bool) -> None:
+    assert is_view(body) is view

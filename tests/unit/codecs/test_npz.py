@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from ndserve.codecs.base import MAX_TENSORS, UNNAMED
-from ndserve.codecs.npy import NpzCodec
-from ndserve.errors import BodyTooLargeError
+from ndserve.codecs.npz import NpzCodec
+from ndserve.errors import BodyTooLargeError, NotAcceptableError
 from ndserve.types import Tensors
 from tests.unit.codecs.bodies import LIMIT, npy_file, npy_header, refused, saved, zip_file
 
@@ -170,7 +170,7 @@ def test_the_64_bit_directory_is_refused() -> None:
     body = head + end_64 + locator + struct.pack("<4s4H2LH", END, 0, 0, 0xFFFF, 0xFFFF, 0, 0xFFFFFFFF, 0)
     with zipfile.ZipFile(io.BytesIO(body)) as archive:
         assert len(archive.infolist()) == 2  # the short end record says 0 bytes, the long one tells the truth
-    refused(lambda: decode(body), "too many members")
+    refused(lambda: decode(body), "64-bit directory")
 
 
 def test_a_member_beyond_any_file_is_refused() -> None:
@@ -212,3 +212,55 @@ def test_a_member_with_a_huge_shape_is_refused_before_anything_is_allocated() ->
 @pytest.mark.parametrize("shape", [f"(0, {2**62})", f"({2**100}, 0)"])
 def test_a_member_with_a_huge_shape_without_values_is_refused(shape: str) -> None:
     refused(lambda: decode(zip_file([("a.npy", npy_file(npy_header(shape=shape)))])))
+
+
+@pytest.mark.parametrize("comment", [0, 65_535])
+def test_the_64_bit_directory_is_found_behind_any_comment(comment: int) -> None:
+    locator = struct.pack("<4sLQL", b"PK\x06\x07", 0, 0, 1)
+    end = struct.pack("<4s4H2LH", END, 0, 0, 0xFFFF, 0xFFFF, 0, 0xFFFFFFFF, comment)
+    body = zip_file([("a.npy", saved(A))]) + locator + end + bytes(comment)
+    refused(lambda: decode(body), "64-bit directory")
+
+
+def test_bytes_in_front_of_an_archive_are_refused() -> None:
+    refused(lambda: decode(b"#!" + zip_file([("a.npy", saved(A))])), "does not begin as a .npz")
+
+
+@pytest.mark.parametrize(
+    "name", ["a/b", "/", "..", "../../etc/passwd", "a\\b", "", " ", "a.npy", "a\n", "é", "x" * 300]
+)
+def test_an_odd_name_comes_back_as_it_went(name: str) -> None:
+    (body,) = NpzCodec().encode({name: A, "b": B}).chunks
+    assert decode(bytes(body)).keys() == {name, "b"}
+
+
+def test_a_name_that_would_be_cut_is_not_written() -> None:
+    with pytest.raises(NotAcceptableError, match="name"):
+        NpzCodec().encode({"a\0b": A})
+
+
+def test_a_name_that_would_be_cut_is_not_read() -> None:
+    body = zip_file([("a.npyXb.npy", saved(A))]).replace(b"a.npyXb", b"a.npy\0b")
+    refused(lambda: decode(body), "is not a .npy file")
+
+
+@pytest.mark.parametrize("content", [b"hello", npy_file(npy_header("'|O'")), saved(B)[:-1]])
+def test_a_fault_names_its_member(content: bytes) -> None:
+    refused(lambda: decode(zip_file([("good.npy", saved(A)), ("bad.npy", content)])), "member 'bad.npy': ")
+
+
+def test_damage_names_its_member() -> None:
+    body = bytearray(zip_file([("good.npy", saved(A)), ("bad.npy", saved(B))], zipfile.ZIP_DEFLATED))
+    body[body.index(b"bad.npy") + 10] ^= 0xFF
+    refused(lambda: decode(bytes(body)), "member 'bad.npy': the archive cannot be read")
+
+
+def test_a_long_name_is_not_echoed_whole() -> None:
+    assert len(refused(lambda: decode(zip_file([("x" * 60_000, saved(A))])))) < 500
+
+
+def test_members_of_just_the_limit_together_are_read() -> None:
+    body = zip_file([("a.npy", saved(A)), ("b.npy", saved(B))], zipfile.ZIP_DEFLATED)
+    assert decode(body, A.nbytes + B.nbytes).keys() == {"a", "b"}
+    with pytest.raises(BodyTooLargeError):
+        decode(body, A.nbytes + B.nbytes - 1)

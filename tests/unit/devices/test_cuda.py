@@ -8,6 +8,7 @@ from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from ndserve.devices import open_device
@@ -29,6 +30,32 @@ def raising(error: Exception) -> Any:
     return function
 
 
+class Stream:
+    """CuPy's stream, which never has anything to do."""
+
+    ptr = 4096
+
+    def __init__(self, non_blocking: bool) -> None:
+        assert non_blocking
+
+    def __enter__(self) -> None: ...
+    def __exit__(self, *raised: object) -> None: ...
+    def synchronize(self) -> None: ...
+
+
+class Pool:
+    """CuPy's memory pool, which holds some bytes that no array uses."""
+
+    def __init__(self, unused: int) -> None:
+        self.unused = unused
+
+    def free_bytes(self) -> int:
+        return self.unused
+
+    def free_all_blocks(self) -> None:
+        self.unused = 0
+
+
 class Libraries:
     """CuPy and NVML on a machine with two GPUs; a test changes the answers that it is about."""
 
@@ -36,13 +63,22 @@ class Libraries:
         self.runtime = SimpleNamespace(
             getDeviceCount=lambda: 2, streamQuery=lambda pointer: 0, CUDARuntimeError=CudaError
         )
-        self.cuda = SimpleNamespace(
-            runtime=self.runtime, Device=self.gpu, Stream=lambda non_blocking: SimpleNamespace(ptr=4096)
+        self.cuda = SimpleNamespace(runtime=self.runtime, Device=self.gpu, Stream=Stream)
+        self.pool = Pool(0)
+        self.cupy = SimpleNamespace(
+            cuda=self.cuda,
+            ones=np.ones,
+            square=np.square,
+            asarray=lambda staging: staging,
+            get_default_memory_pool=lambda: self.pool,
         )
+        self.cupyx = SimpleNamespace(empty_pinned=np.empty)
         self.nvml = SimpleNamespace(
             NVMLError=NvmlError,
+            NVML_DEVICE_MIG_ENABLE=1,
             nvmlInit=lambda: None,
             nvmlDeviceGetHandleByPciBusId=lambda address: address,
+            nvmlDeviceGetMigMode=raising(NvmlError("Not Supported")),
             nvmlDeviceGetMemoryInfo=self.memory_of,
         )
 
@@ -63,8 +99,8 @@ def libraries(monkeypatch: pytest.MonkeyPatch) -> Libraries:
     libraries = Libraries()
     compat = SimpleNamespace(cupy=SimpleNamespace())
     modules: dict[str, Any] = {
-        "cupy": SimpleNamespace(cuda=libraries.cuda),
-        "cupyx": SimpleNamespace(),
+        "cupy": libraries.cupy,
+        "cupyx": libraries.cupyx,
         "pynvml": libraries.nvml,
         "array_api_compat": compat,
         "array_api_compat.cupy": compat.cupy,
@@ -114,11 +150,28 @@ def test_a_gpu_that_is_not_there_is_refused_with_the_number_of_those_that_are(in
         opened(f"cuda:{index}")
 
 
-def test_a_gpu_that_gives_no_stream_cannot_be_used(libraries: Libraries) -> None:
-    libraries.cuda.Stream = raising(CudaError("cudaErrorDevicesUnavailable"))
-    with pytest.raises(DeviceUnavailableError, match="cudaErrorDevicesUnavailable"):
+@pytest.mark.parametrize("function", ["Device", "Stream"])
+def test_a_gpu_that_someone_else_has_to_himself_cannot_be_used(libraries: Libraries, function: str) -> None:
+    setattr(libraries.cuda, function, raising(CudaError("cudaErrorDevicesUnavailable")))
+    with pytest.raises(DeviceUnavailableError, match=r"GPU 0 cannot be used .CudaError: cudaErrorDevicesUnavailable"):
         opened("cuda")
     assert opened("auto").name == "cpu"
+
+
+def test_a_gpu_for_which_nothing_can_be_compiled_cannot_be_used(libraries: Libraries) -> None:
+    libraries.cupy.square = raising(RuntimeError("CuPy failed to load libnvrtc.so.12:\n\n  OSError: no such file\n"))
+    why = open_device("auto")[1]
+    assert why == (
+        "no GPU can be used: GPU 0 cannot be used"
+        " (RuntimeError: CuPy failed to load libnvrtc.so.12: OSError: no such file)"
+    )
+
+
+def test_the_reason_of_a_compiler_is_kept_short(libraries: Libraries) -> None:
+    libraries.cupy.square = raising(RuntimeError('cannot open source file "cuda_fp16.h"\n' + "in line 1\n" * 1000))
+    why = open_device("auto")[1]
+    assert "cuda_fp16.h" in why
+    assert len(why) < 400
 
 
 @pytest.mark.usefixtures("libraries")
@@ -138,6 +191,44 @@ def test_memory_is_what_nvml_says_of_the_gpu_at_the_same_address() -> None:
 def test_memory_is_what_cuda_says_where_nvml_cannot_tell(libraries: Libraries, function: str) -> None:
     setattr(libraries.nvml, function, raising(NvmlError("Not Supported")))
     assert opened("cuda:1").memory() == Memory(11, 20)
+
+
+def test_memory_is_what_cuda_says_where_the_gpu_has_no_address(libraries: Libraries) -> None:
+    class Gpu(nullcontext[None]):
+        mem_info = (11, 20)
+        pci_bus_id = property(raising(CudaError("cudaErrorInvalidDevice")))
+
+    libraries.cuda.Device = lambda index: Gpu()
+    assert opened("cuda:1").memory() == Memory(11, 20)
+
+
+@pytest.mark.parametrize(("mode", "memory"), [([1, 1], Memory(11, 20)), ([0, 1], Memory(31, 40))])
+def test_memory_of_a_slice_is_not_that_of_the_whole_gpu(libraries: Libraries, mode: list[int], memory: Memory) -> None:
+    libraries.nvml.nvmlDeviceGetMigMode = lambda handle: mode
+    assert opened("cuda:1").memory() == memory
+
+
+def test_a_gpu_that_no_longer_answers_has_no_free_memory(libraries: Libraries) -> None:
+    device = opened("cuda:1")
+    libraries.nvml.nvmlDeviceGetMemoryInfo = raising(NvmlError("GPU is lost"))
+    libraries.cuda.Device = raising(CudaError("cudaErrorIllegalAddress"))
+    assert device.memory() == Memory(0, 20)
+
+
+@pytest.mark.parametrize(("unused", "kept"), [(2, 2), (3, 0)])
+def test_what_cupy_holds_for_no_array_goes_back_when_it_is_over_an_eighth(
+    libraries: Libraries, unused: int, kept: int
+) -> None:
+    device = opened("cuda")
+    libraries.pool.unused = unused
+    device.synchronize()
+    assert libraries.pool.unused == kept
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_arrays_go_over_ordinary_memory_where_no_more_can_be_pinned(libraries: Libraries, count: int) -> None:
+    libraries.cupyx.empty_pinned = raising(CudaError("cudaErrorMemoryAllocation"))
+    assert opened("cuda").to_device([np.ones((1, 2), np.int8)] * count).tolist() == [[1, 1]] * count
 
 
 @pytest.mark.parametrize(("status", "healthy"), [(0, True), (600, True), (700, False), (719, False)])

@@ -29,7 +29,7 @@ def names(cache: ModelCache, *infos: ModelInfo) -> set[str]:
 def test_callers_that_come_together_share_one_load() -> None:
     async def main() -> None:
         async with a_cache(1) as (cache, loads):
-            await asyncio.gather(*(cache.load(A) for _ in range(5)))
+            await asyncio.gather(*(use(cache, A) for _ in range(5)))
             assert loads.opened == ["a"]
 
     run(main())
@@ -39,9 +39,9 @@ def test_a_caller_that_comes_during_a_load_shares_it() -> None:
     async def main() -> None:
         async with a_cache(1) as (cache, loads):
             with loads.held():
-                first = asyncio.create_task(cache.load(A))
+                first = asyncio.create_task(use(cache, A))
                 await loads.begun()
-                second = asyncio.create_task(cache.load(A))
+                second = asyncio.create_task(use(cache, A))
                 await ticks(3)
             await asyncio.gather(first, second)
             assert loads.opened == ["a"]
@@ -52,8 +52,8 @@ def test_a_caller_that_comes_during_a_load_shares_it() -> None:
 def test_a_resident_model_is_not_loaded_again() -> None:
     async def main() -> None:
         async with a_cache(1) as (cache, loads):
-            await cache.load(A)
-            await cache.load(A)
+            await use(cache, A)
+            await use(cache, A)
             assert (loads.opened, cache.loads) == (["a"], 1)
 
     run(main())
@@ -63,8 +63,8 @@ def test_versions_of_a_model_are_different_models() -> None:
     async def main() -> None:
         async with a_cache(2) as (cache, loads):
             newer = ModelInfo("a", "2", A.path, 1, (), ())
-            await cache.load(A)
-            await cache.load(newer)
+            await use(cache, A)
+            await use(cache, newer)
             assert loads.opened == ["a", "a"]
             assert cache.resident(newer) is not cache.resident(A)
 
@@ -75,7 +75,7 @@ def test_loading_tells_that_a_load_is_under_way() -> None:
     async def main() -> None:
         async with a_cache(1) as (cache, loads):
             with loads.held():
-                load = asyncio.create_task(cache.load(A))
+                load = asyncio.create_task(use(cache, A))
                 await loads.begun()
                 during = (cache.loading(A), cache.resident(A))
             await load
@@ -88,9 +88,9 @@ def test_loading_tells_that_a_load_is_under_way() -> None:
 def test_a_load_under_way_counts_against_the_budget() -> None:
     async def main() -> None:
         async with a_cache(5) as (cache, loads):
-            await cache.load(A)
+            await use(cache, A)
             with loads.held():
-                load = asyncio.create_task(cache.load(info("big", 3)))
+                load = asyncio.create_task(use(cache, info("big", 3)))
                 await loads.begun()
                 assert cache.nbytes == 4
             await load
@@ -104,7 +104,7 @@ def test_the_load_time_is_read_from_the_clock() -> None:
         clock = Clock()
         async with a_cache(1, clock) as (cache, loads):
             with loads.held():
-                load = asyncio.create_task(cache.load(A))
+                load = asyncio.create_task(use(cache, A))
                 await loads.begun()
                 clock.now = 2.5
             await load
@@ -128,7 +128,7 @@ def test_a_lease_gives_the_sessions_by_name() -> None:
 def test_a_model_that_is_not_resident_cannot_be_leased() -> None:
     async def main() -> None:
         async with a_cache(2) as (cache, _):
-            await cache.load(A)
+            await use(cache, A)
             with pytest.raises(KeyError), cache.lease([A, B]):
                 pass
             resident = cache.resident(A)
@@ -143,11 +143,11 @@ def test_the_least_recently_used_model_goes_first() -> None:
         clock = Clock()
         async with a_cache(3, clock) as (cache, _):
             for clock.now, entry in enumerate([A, B, C]):
-                await cache.load(entry)
+                await use(cache, entry)
             clock.now = 10
             with cache.lease([A]):
                 pass
-            await cache.load(D)
+            await use(cache, D)
             assert names(cache, A, B, C, D) == {"a", "c", "d"}
             assert cache.evictions == 1
 
@@ -159,8 +159,8 @@ def test_no_more_models_go_than_must() -> None:
         clock = Clock()
         async with a_cache(4, clock) as (cache, _):
             for clock.now, entry in enumerate([A, B, C]):
-                await cache.load(entry)
-            await cache.load(info("big", 2))
+                await use(cache, entry)
+            await use(cache, info("big", 2))
             assert names(cache, A, B, C) == {"b", "c"}
 
     run(main())
@@ -171,7 +171,7 @@ def test_a_pinned_model_stays_although_it_is_the_oldest() -> None:
         clock = Clock()
         async with a_cache(2, clock) as (cache, _):
             for clock.now, entry in enumerate([PINNED, A, B]):
-                await cache.load(entry)
+                await use(cache, entry)
             assert names(cache, PINNED, A, B) == {"pinned", "b"}
 
     run(main())
@@ -182,9 +182,9 @@ def test_a_leased_model_stays_although_it_is_the_oldest() -> None:
         clock = Clock()
         async with a_cache(2, clock) as (cache, _):
             for clock.now, entry in enumerate([A, B]):
-                await cache.load(entry)
+                await use(cache, entry)
             with cache.lease([A]):
-                await cache.load(C)
+                await use(cache, C)
                 assert names(cache, A, B, C) == {"a", "c"}
 
     run(main())
@@ -193,9 +193,9 @@ def test_a_leased_model_stays_although_it_is_the_oldest() -> None:
 def test_a_load_waits_for_a_lease_to_end_and_then_goes_on() -> None:
     async def main() -> None:
         async with a_cache(1) as (cache, loads):
-            await cache.load(A)
+            await use(cache, A)
             with cache.lease([A]):
-                load = asyncio.create_task(cache.load(B))
+                load = asyncio.create_task(use(cache, B))
                 await settle(cache)
                 assert loads.opened == ["a"]
             await settle(cache)
@@ -208,10 +208,10 @@ def test_a_load_waits_for_a_lease_to_end_and_then_goes_on() -> None:
 def test_a_load_waits_for_the_last_of_several_leases() -> None:
     async def main() -> None:
         async with a_cache(1) as (cache, loads):
-            await cache.load(A)
+            await use(cache, A)
             with cache.lease([A]):
                 with cache.lease([A]):
-                    load = asyncio.create_task(cache.load(B))
+                    load = asyncio.create_task(use(cache, B))
                 await settle(cache)
                 assert loads.opened == ["a"]
             await load
@@ -242,7 +242,7 @@ def test_an_evicted_session_is_gone_before_the_next_is_opened() -> None:
 def test_what_exceeds_the_whole_budget_is_refused_at_once(infos: list[ModelInfo]) -> None:
     async def main() -> None:
         async with a_cache(10) as (cache, loads):
-            await cache.load(A)
+            await use(cache, A)
             with cache.lease([A]), pytest.raises(ModelTooLargeError) as caught:
                 async with cache.loaded(infos):
                     pass
@@ -255,7 +255,7 @@ def test_what_exceeds_the_whole_budget_is_refused_at_once(infos: list[ModelInfo]
 def test_a_model_is_refused_where_pinned_models_take_the_room() -> None:
     async def main() -> None:
         async with a_cache(2) as (cache, loads):
-            await cache.load(PINNED)
+            await use(cache, PINNED)
             with pytest.raises(ModelTooLargeError, match="pinned"):
                 await use(cache, info("two", 2))
             assert loads.opened == ["pinned"]
@@ -278,7 +278,7 @@ def test_a_model_that_pinned_models_leave_no_room_for_does_not_wait_for_leases()
 def test_a_set_that_pinned_models_leave_no_room_for_is_refused() -> None:
     async def main() -> None:
         async with a_cache(3) as (cache, _):
-            await cache.load(PINNED)
+            await use(cache, PINNED)
             (end,) = await ends(cache, use(cache, A, info("two", 2)))
             assert isinstance(end, ModelTooLargeError)
 
@@ -298,7 +298,7 @@ def test_a_set_stays_resident_while_its_context_lasts() -> None:
     async def main() -> None:
         async with a_cache(2) as (cache, _):
             async with cache.loaded([A, B]):
-                other = asyncio.create_task(cache.load(C))
+                other = asyncio.create_task(use(cache, C))
                 await settle(cache)
                 assert names(cache, A, B, C) == {"a", "b"}
             await other

@@ -16,7 +16,7 @@ def test_every_caller_of_a_failing_load_learns_why() -> None:
     async def main() -> None:
         async with a_cache(1) as (cache, loads):
             loads.failing.add("a")
-            assert [str(end) for end in await ends(cache, *(cache.load(A) for _ in range(3)))] == ["a is broken"] * 3
+            assert [str(end) for end in await ends(cache, *(use(cache, A) for _ in range(3)))] == ["a is broken"] * 3
             assert loads.opened == ["a"]
 
     asyncio.run(main())
@@ -27,9 +27,9 @@ def test_a_failing_load_gives_its_room_back() -> None:
         async with a_cache(1) as (cache, loads):
             loads.failing.add("a")
             with pytest.raises(ModelLoadError):
-                await cache.load(A)
+                await use(cache, A)
             assert cache.nbytes == 0
-            await cache.load(B)
+            await use(cache, B)
             assert cache.resident(B)
 
     asyncio.run(main())
@@ -39,7 +39,7 @@ def test_a_load_that_waits_for_a_failing_one_goes_on() -> None:
     async def main() -> None:
         async with a_cache(1) as (cache, loads):
             loads.failing.add("a")
-            _, second = await ends(cache, cache.load(A), cache.load(B))
+            _, second = await ends(cache, use(cache, A), use(cache, B))
             assert second is None
             assert cache.resident(B)
 
@@ -64,10 +64,10 @@ def test_a_failure_is_remembered_until_a_load_succeeds() -> None:
             before = cache.problem(A)
             loads.failing.add("a")
             with pytest.raises(ModelLoadError):
-                await cache.load(A)
+                await use(cache, A)
             failed = cache.problem(A)
             loads.failing.clear()
-            await cache.load(A)
+            await use(cache, A)
             assert (before, failed, cache.problem(A)) == ("", "a is broken", "")
 
     asyncio.run(main())
@@ -77,7 +77,7 @@ def test_a_failure_of_one_model_is_not_anothers() -> None:
     async def main() -> None:
         async with a_cache(2) as (cache, loads):
             loads.failing.add("a")
-            await ends(cache, cache.load(A), cache.load(B))
+            await ends(cache, use(cache, A), use(cache, B))
             assert (cache.problem(A), cache.problem(B)) == ("a is broken", "")
 
     asyncio.run(main())
@@ -86,10 +86,10 @@ def test_a_failure_of_one_model_is_not_anothers() -> None:
 def test_a_refusal_for_want_of_room_is_remembered_too() -> None:
     async def main() -> None:
         async with a_cache(2) as (cache, _):
-            await cache.load(info("pinned", pinned=True))
+            await use(cache, info("pinned", pinned=True))
             large = info("large", 2)
             with pytest.raises(ModelTooLargeError):
-                await cache.load(large)
+                await use(cache, large)
             assert "large" in cache.problem(large)
 
     asyncio.run(main())
@@ -100,7 +100,7 @@ def test_callers_that_give_up_leave_the_load_to_the_others(given_up: int) -> Non
     async def main() -> None:
         async with a_cache(1) as (cache, loads):
             with loads.held():
-                callers = [asyncio.create_task(cache.load(A)) for _ in range(3)]
+                callers = [asyncio.create_task(use(cache, A)) for _ in range(3)]
                 await loads.begun()
                 for caller in callers[:given_up]:
                     caller.cancel()
@@ -117,7 +117,7 @@ def test_callers_that_give_up_leave_the_load_to_the_others(given_up: int) -> Non
 def test_a_caller_that_gives_up_in_a_set_holds_nothing_back() -> None:
     async def main() -> None:
         async with a_cache(2) as (cache, _):
-            await cache.load(C)
+            await use(cache, C)
             with cache.lease([C]):
                 stuck = asyncio.create_task(use(cache, A, B))
                 await settle(cache)
@@ -145,7 +145,7 @@ def test_close_gives_up_a_load_under_way() -> None:
     async def main() -> None:
         async with a_cache(1) as (cache, loads):
             with loads.held():
-                load = asyncio.create_task(cache.load(A))
+                load = asyncio.create_task(use(cache, A))
                 await loads.begun()
                 await cache.close()
                 await asyncio.gather(load, return_exceptions=True)
@@ -163,9 +163,9 @@ def test_close_gives_up_a_load_under_way() -> None:
 def test_close_gives_up_a_load_that_waits_for_room() -> None:
     async def main() -> None:
         async with a_cache(1) as (cache, loads):
-            await cache.load(A)
+            await use(cache, A)
             with cache.lease([A]):
-                load = asyncio.create_task(cache.load(B))
+                load = asyncio.create_task(use(cache, B))
                 await ticks(3)
                 await cache.close()
                 await asyncio.gather(load, return_exceptions=True)
@@ -178,7 +178,7 @@ def test_close_gives_up_a_load_that_waits_for_room() -> None:
 def test_close_gives_up_a_load_that_has_not_begun() -> None:
     async def main() -> None:
         async with a_cache(1) as (cache, loads):
-            load = asyncio.create_task(cache.load(A))
+            load = asyncio.create_task(use(cache, A))
             await asyncio.sleep(0)
             await cache.close()
             await asyncio.gather(load, return_exceptions=True)

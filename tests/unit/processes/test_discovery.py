@@ -67,6 +67,7 @@ def test_files_that_begin_with_an_underscore_are_left_alone(tmp_path: Path) -> N
 
 def test_other_files_and_folders_are_left_alone(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("raise RuntimeError")
+    (tmp_path / "._a.py").write_text("raise RuntimeError")  # as macOS leaves them
     (tmp_path / "package").mkdir()
     write(tmp_path / "package", deep="raise RuntimeError")
     assert names(tmp_path) == []
@@ -86,6 +87,75 @@ def test_a_process_may_be_made_of_a_function_from_elsewhere(tmp_path: Path) -> N
     assert names(write(tmp_path, a="\n".join(lines))) == ["mine"]
 
 
+def test_a_process_of_two_names_in_its_file_is_one(tmp_path: Path) -> None:
+    write(tmp_path, a=PROCESS.format(name="mine") + "again = function\n")
+    assert names(tmp_path) == ["mine"]
+
+
+def test_a_file_name_need_not_be_an_identifier(tmp_path: Path) -> None:
+    (tmp_path / "3d-filter.py").write_text(PROCESS.format(name="mine"))
+    assert names(tmp_path) == ["mine"]
+
+
+# Files that share code
+
+SHARING = """\
+from ndserve import process
+from ._shared import gain
+
+@process("{name}", batched=True)
+def function(xp, x):
+    return x * gain
+"""
+
+
+def results(folder: Path) -> list[list[int]]:
+    return [process.run(np, {}, {"x": np.array([1])}, {})["output"].tolist() for process in load_processes(folder)]
+
+
+def test_files_may_share_the_code_of_a_private_file(tmp_path: Path) -> None:
+    write(tmp_path, _shared="gain = 7", a=SHARING.format(name="a"), b=SHARING.format(name="b"))
+    assert results(tmp_path) == [[7], [7]]
+
+
+def test_every_folder_has_private_files_of_its_own(tmp_path: Path) -> None:
+    for name, gain in (("first", 2), ("second", 30)):
+        (tmp_path / name).mkdir()
+        write(tmp_path / name, _shared=f"gain = {gain}", a=SHARING.format(name="a"))
+    assert results(tmp_path / "first") == [[2]]
+    assert results(tmp_path / "second") == [[30]]
+    assert results(tmp_path / "first") == [[2]]
+
+
+def test_loading_again_reads_private_files_again(tmp_path: Path) -> None:
+    write(tmp_path, _shared="gain = 2", a=SHARING.format(name="a"))
+    assert results(tmp_path) == [[2]]
+    write(tmp_path, _shared="gain = 30")
+    assert results(tmp_path) == [[30]]
+
+
+def test_a_file_that_another_one_imports_is_run_once(tmp_path: Path) -> None:
+    write(tmp_path, a="from .b import function as other\n" + PROCESS.format(name="a"), b=PROCESS.format(name="b"))
+    assert names(tmp_path) == ["a", "b"]
+
+
+def test_a_process_belongs_to_the_file_that_has_it_made(tmp_path: Path) -> None:
+    make = "def make(name):\n    return process(name, batched=True)(lambda xp, x: x)\n"
+    private = f"from ndserve import process\n{make}\nprivate = make('private')\n"
+    write(tmp_path, _shared=private, a="from ._shared import make, private\nmine = make('mine')\n")
+    assert names(tmp_path) == ["mine"]
+
+
+@pytest.mark.parametrize(("text", "line"), [("x = 1\nx / 0\n", 2), ("x = 1\n\ny = (\n", 3)], ids=["raises", "syntax"])
+def test_a_broken_private_file_is_named_itself(tmp_path: Path, text: str, line: int) -> None:
+    write(tmp_path, _shared=text, a=SHARING.format(name="a"))
+    with pytest.raises(StartupError) as raised:
+        load_processes(tmp_path)
+    assert raised.value.message.startswith(f"{tmp_path / '_shared.py'}:{line}: ")
+
+
+# Files that cannot be imported
+
 BROKEN = {
     "syntax": ("x = 1\ny = (\n", r"a\.py:2: SyntaxError: "),
     "import": ("x = 1\n\nimport no_such_module\n", r"a\.py:3: ModuleNotFoundError: No module named 'no_such_module'"),
@@ -96,14 +166,15 @@ BROKEN = {
 }
 
 
-@pytest.mark.parametrize("relative", [False, True], ids=["absolute", "relative"])
+@pytest.mark.parametrize("form", ["absolute", "relative", "of the parent"])
 @pytest.mark.parametrize(("text", "message"), BROKEN.values(), ids=BROKEN)
 def test_a_broken_file_is_named_with_the_line_to_blame(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, message: str, relative: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, message: str, form: str
 ) -> None:
     write(tmp_path, a=text, z=PROCESS.format(name="fine"))
-    monkeypatch.chdir(tmp_path.parent)
-    folder = Path(tmp_path.name) if relative else tmp_path
+    (tmp_path / "below").mkdir()
+    monkeypatch.chdir(tmp_path / "below" if form == "of the parent" else tmp_path.parent)
+    folder = {"absolute": tmp_path, "relative": Path(tmp_path.name), "of the parent": Path("..")}[form]
     with pytest.raises(StartupError, match=message) as raised:
         load_processes(folder)
     assert raised.value.message.startswith(str(folder / "a.py"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -58,6 +59,12 @@ def test_the_source_is_the_file_of_the_function() -> None:
     assert named(lambda xp, x: x).source == __file__
 
 
+def test_the_source_of_a_partial_is_the_module_that_defines_it() -> None:
+    made = named(partial(lambda xp, x, *, gain: x * gain, gain=2))
+    assert made.parameters == {"gain": 2}
+    assert made.source == made.module
+
+
 def test_a_process_is_called_like_the_function_it_is_made_of() -> None:
     def scaled(xp: ModuleType, x: Any, *, gain: int = 2) -> Any:
         return x * gain
@@ -100,7 +107,7 @@ def test_the_first_argument_must_be_xp() -> None:
 
 
 def test_a_function_without_arguments_is_told_what_it_lacks() -> None:
-    with pytest.raises(ValueError, match="process 'mine'"):
+    with pytest.raises(ValueError, match="process 'mine': the first argument must be xp, not none"):
         named(lambda: None)
 
 
