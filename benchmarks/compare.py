@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -27,6 +27,7 @@ import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
 from ndserve.codecs.npy import write_npy
+from ndserve.types import HostArray
 
 UVICORN = [
     *("-m", "uvicorn", "--http", "httptools", "--ws", "none", "--no-access-log", "--log-level", "warning"),
@@ -88,19 +89,25 @@ def cpu_seconds(pid: int) -> float:
     return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
 
 
-def measure(contender: Contender, pid: int, port: int, body: Path, seconds: float, core: int) -> Sample:
-    command = [sys.executable, "-m", "benchmarks.load", "--port", str(port), "--path", contender.path]
-    command += ["--body", str(body), "--seconds", str(seconds)]
-    if contender.result:
-        command += ["--result", contender.result]
+def measure(contender: Contender, pid: int, port: int, body: Path, seconds: int, core: int) -> Sample:
+    """One load of 64 connections by wrk, on a core of its own."""
+    scripts = Path(__file__).parent
+    arguments = [str(body)]
+    if contender.result is not None:
+        arguments += [contender.path, contender.result]
+    script = scripts / ("call.lua" if contender.result is None else "tasks.lua")
+    load = ["taskset", "-c", str(core), "wrk", "-t1", "-c64", f"-d{seconds}s", "-s", str(script)]
+    load += [f"http://127.0.0.1:{port}{contender.path}", "--", *arguments]
     before = cpu_seconds(pid)
-    output = subprocess.run(["taskset", "-c", str(core), *command], check=True, stdout=subprocess.PIPE, text=True, timeout=seconds + 60).stdout
+    output = subprocess.run(load, check=True, stdout=subprocess.PIPE, text=True, timeout=seconds + 60).stdout
     used = cpu_seconds(pid) - before
-    rate = json.loads(output)["rate"]
-    return Sample(rate, used / (rate * seconds) * 1e6)
+    found = re.search(r"units (\d+) seconds ([\d.]+) bad (\d+)", output)
+    if found is None or int(found[3]) or not int(found[1]):
+        raise SystemExit(f"{contender.name}: the load failed:\n{output}")
+    return Sample(int(found[1]) / float(found[2]), used / int(found[1]) * 1e6)
 
 
-def compare(contenders: list[Contender], array: np.ndarray, rounds: int, seconds: float) -> dict[str, list[Sample]]:
+def compare(contenders: list[Contender], array: HostArray, rounds: int, seconds: int) -> dict[str, list[Sample]]:
     """Rounds in which each contender has its turn, so that a noisy minute hits all alike."""
     cores = sorted(os.sched_getaffinity(0))
     server_core, load_core = cores[0], cores[-1]
@@ -137,7 +144,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", nargs="?", choices=["sync", "tasks"], help="one comparison alone")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=2.0, help="of each measurement")
+    parser.add_argument("--seconds", type=int, default=2, help="of each measurement")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         tiny_model(Path(folder))
@@ -152,8 +159,8 @@ def main() -> None:
             report("One synchronous request of a tiny model, 64 bytes", samples, "bare uvicorn", "request")
         if options.what in (None, "tasks"):
             contenders = [
-                Contender("FastAPI, dict, thread", [*UVICORN, "benchmarks.rivals:obvious"], "/process_np_array", "/result/{}"),
-                Contender("ndserve", serve, "/process_np_array?model=tiny", "/result/{}?wait=10"),
+                Contender("FastAPI, dict, thread", [*UVICORN, "benchmarks.rivals:obvious"], "/process_np_array", "/result/%s"),
+                Contender("ndserve", serve, "/process_np_array?model=tiny", "/result/%s?wait=10"),
             ]
             samples = compare(contenders, array, options.rounds, options.seconds)
             report("Submit and result of a tiny model, 64 bytes", samples, "FastAPI, dict, thread", "task")

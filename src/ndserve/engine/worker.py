@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 from ndserve.engine.batcher import Batcher, Limits
 from ndserve.engine.execution import Executed, execute, host_run
 from ndserve.engine.lane import Lane, describe_error
-from ndserve.engine.targets import Target, Targets
+from ndserve.engine.targets import Target, TargetKey, Targets
 from ndserve.errors import ExecutionError, NdserveError
 from ndserve.model_cache import batch_safety
 from ndserve.model_cache.cache import ModelCache
@@ -59,6 +59,9 @@ class Worker:
         self._scheduled = False
         self._timer: asyncio.TimerHandle | None = None
         self._jobs: set[asyncio.Task[None]] = set()
+        # Targets that have had a batch while others waited for room in the cache; they queue up for it now.
+        self._served: set[TargetKey] = set()
+        self._turned = asyncio.Event()
 
     def add(self, task: Task, now: float) -> None:
         """Queue a task. Everything that one tick of the loop brings is looked at together, in the next."""
@@ -95,11 +98,13 @@ class Worker:
     def _pump(self) -> None:
         self._scheduled = False
         now = self._clock()
+        if not self._cache.room_wanted:
+            self._served.clear()
         while self._lane.in_flight < 2 and (turn := self.batcher.peek(now)) is not None:
             if self._lane.in_flight and not turn.full:
                 break
             target = self._targets.of(turn.key)
-            if not all(self._cache.resident(info) for info in target.models):
+            if target.models and not self._may_run(target):
                 self.batcher.hold(target.key)
                 self._spawn(self._load(target))
                 continue
@@ -109,6 +114,12 @@ class Worker:
             if batch.tasks:
                 self._start(target, batch, now)
         self._arm()
+
+    def _may_run(self, target: Target) -> bool:
+        """Whether its models are there, and it is not their turn to make room for somebody who waits."""
+        if target.key in self._served and not all(info.options.pinned for info in target.models):
+            return False
+        return all(self._cache.resident(info) for info in target.models)
 
     def _arm(self) -> None:
         """Come back when a waiting batch falls due."""
@@ -128,6 +139,9 @@ class Worker:
     def _start(self, target: Target, batch: Batch, now: float) -> None:
         for task in batch.tasks:
             task.start(now)
+        if self._cache.room_wanted:
+            self._served.add(target.key)
+        self._turned.set()
         lease = self._cache.lease(target.models)
         sessions = lease.__enter__()
         work = partial(execute, self._lane.device, target, sessions, batch, batch.parts())
@@ -144,6 +158,7 @@ class Worker:
         running: asyncio.Future[Executed],
     ) -> None:
         lease.__exit__(None, None, None)
+        self._turned.set()
         outcomes: list[Outcome] = []
         error = running.exception()
         if error is None:
@@ -167,8 +182,13 @@ class Worker:
         try:
             async with self._cache.loaded(target.models):
                 await self._probe(target)
+                self._served.discard(target.key)
                 self.batcher.release(target.key)
                 self._pump()
+                # Not evicted again before it has had its turn, which a busy lane may put off.
+                while self._lane.in_flight and self._cache.room_wanted and target.key not in self._served:
+                    self._turned.clear()
+                    await self._turned.wait()
         except Exception as error:
             logger.error("%s: %s", target.name, error)
             failure = error.failure() if isinstance(error, NdserveError) else _failure(target, error)

@@ -211,8 +211,8 @@ def test_a_start_that_loads_ahead_ends_when_the_device_cannot_be_entered() -> No
         ) as service:
             starting = asyncio.create_task(service.start([service.target("m")]))
             await died
-            await service.cache.load(service.target("m").models[0])
-            await tick(20)
+            async with service.cache.loaded(service.target("m").models):
+                await tick(20)
             try:
                 assert starting.done()
                 assert starting.exception() is not None

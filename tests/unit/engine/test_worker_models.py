@@ -160,6 +160,24 @@ def test_models_that_do_not_fit_together_take_turns_and_every_task_is_served() -
     run(main())
 
 
+def test_a_model_under_steady_traffic_makes_room_for_one_that_waits() -> None:
+    async def main() -> None:
+        models = [model_info("busy"), model_info("waiting")]
+        async with serving(models=models, budget=10, max_batch=1) as service:
+            traffic = [await service.submit("busy", X) for _ in range(3)]
+            await ended(service, traffic[0])
+            waiting = await service.submit("waiting", X)
+            served = 0
+            while waiting.live and served < 100:
+                traffic.append(await service.submit("busy", X))
+                await ended(service, traffic.pop(0))
+                served += 1
+            assert not waiting.live
+            await ended(service, *traffic)
+
+    run(main())
+
+
 def test_a_process_calls_two_models_and_both_are_loaded() -> None:
     async def main() -> None:
         shelf = Shelf({"first": lambda x: x + 1, "second": lambda x: x * 10})
