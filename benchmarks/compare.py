@@ -53,8 +53,8 @@ class Sample:
     cpu_us: float
 
 
-def tiny_model(folder: Path) -> None:
-    """y = 2x + 1 for rows of 16 float32: as good as no work, so that what is measured is the server."""
+def tiny_model(folder: Path) -> Path:
+    """Y = 2x + 1 for rows of 16 float32: as good as no work, so that what is measured is the server."""
     weights = [numpy_helper.from_array(np.array(value, np.float32), name) for name, value in (("two", 2), ("one", 1))]
     nodes = [helper.make_node("Mul", ["x", "two"], ["d"]), helper.make_node("Add", ["d", "one"], ["y"])]
     tensors = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 16]) for name in ("x", "y")]
@@ -63,6 +63,7 @@ def tiny_model(folder: Path) -> None:
     path.parent.mkdir(parents=True)
     proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     path.write_bytes(proto.SerializeToString())
+    return path
 
 
 @contextlib.contextmanager
@@ -147,7 +148,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=2, help="of each measurement")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        tiny_model(Path(folder))
+        os.environ["TINY_MODEL"] = str(tiny_model(Path(folder)))
         serve = ["-m", "ndserve", "serve", "--device", "cpu", "--models", folder, "--log-level", "warning"]
         array = np.ones((1, 16), np.float32)
         if options.what in (None, "sync"):
@@ -159,7 +160,9 @@ def main() -> None:
             report("One synchronous request of a tiny model, 64 bytes", samples, "bare uvicorn", "request")
         if options.what in (None, "tasks"):
             contenders = [
-                Contender("FastAPI, dict, thread", [*UVICORN, "benchmarks.rivals:obvious"], "/process_np_array", "/result/%s"),
+                Contender(
+                    "FastAPI, dict, thread", [*UVICORN, "benchmarks.rivals:obvious"], "/process_np_array", "/result/%s"
+                ),
                 Contender("ndserve", serve, "/process_np_array?model=tiny", "/result/%s?wait=10"),
             ]
             samples = compare(contenders, array, options.rounds, options.seconds)

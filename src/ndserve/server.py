@@ -11,6 +11,7 @@ from types import FrameType
 
 import uvicorn
 
+from ndserve.burst import burst_protocol
 from ndserve.engine.service import InferenceService
 from ndserve.main import App, create_app
 from ndserve.settings import Settings
@@ -55,7 +56,7 @@ def _config(app: App, settings: Settings) -> uvicorn.Config:
         app,
         host=settings.host,
         port=settings.port,
-        http="httptools",
+        http=burst_protocol(),
         ws="none",
         lifespan="on",
         interface="asgi3",

@@ -28,6 +28,23 @@ DTYPES = {
 }
 """TensorProto.DataType -> dtype, for those that NumPy has itself."""
 
+_PARTS = {
+    "model": {7: "graph", 25: "function"},
+    "graph": {1: "node", 5: "tensor", 15: "sparse tensor"},
+    "function": {7: "node"},
+    "node": {5: "attribute"},
+    "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse tensor", 23: "sparse tensor"},
+    "sparse tensor": {1: "tensor", 2: "tensor"},
+    "tensor": {13: "external data"},
+}
+"""The fields of each kind of message that lead to external data, and what they hold."""
+
+_MAX_DEPTH = 100
+"""Protobuf's own limit; a file that goes deeper cannot be loaded."""
+
+_SHORT = 4096
+"""Bytes that are searched faster than walked. Most nodes are shorter; most weights are longer and stay unread."""
+
 
 class Signature(NamedTuple):
     """What a model file says of itself: its tensors, and where the weights outside the file lie."""
@@ -63,14 +80,12 @@ def read_signature(path: Path) -> Signature:
 
 def _read_model(model: memoryview) -> Signature:
     weights: set[str] = set()
-    external: set[str] = set()
     inputs: list[memoryview] = []
     outputs: list[memoryview] = []
     for graph in _all(model, 7):
         for number, value in _fields(graph):
             if number == 5:
                 weights.add(_text(value.bytes, 8))
-                external.update(_external_locations(value.bytes))
             elif number == 11:
                 inputs.append(value.bytes)
             elif number == 12:
@@ -81,14 +96,21 @@ def _read_model(model: memoryview) -> Signature:
     return Signature(
         tuple(_read_tensor(entry) for entry in inputs if _text(entry, 1) not in weights),
         tuple(_read_tensor(entry) for entry in outputs),
-        frozenset(external),
+        frozenset(_external_locations(model)),
     )
 
 
-def _external_locations(tensor: memoryview) -> Iterator[str]:
-    for entry in _all(tensor, 13):
-        if _text(entry, 1) == "location":
-            yield _text(entry, 2)
+def _external_locations(message: memoryview, kind: str = "model", depth: int = 0) -> Iterator[str]:
+    """Where the weights lie that are not in the file itself, those of subgraphs and constants included."""
+    if depth > _MAX_DEPTH:
+        raise ValueError("messages are nested too deep")
+    if kind == "external data":
+        if _text(message, 1) == "location":
+            yield _text(message, 2)
+    elif len(message) > _SHORT or b"location" in bytes(message):
+        for number, value in _fields(message):
+            if number in _PARTS[kind]:
+                yield from _external_locations(value.bytes, _PARTS[kind][number], depth + 1)
 
 
 def _read_tensor(entry: memoryview) -> TensorSpec:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Iterator
 from dataclasses import fields
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from ndserve.errors import ModelLoadError, StartupError
@@ -64,9 +64,23 @@ def _read(name: str, version: str, path: Path, options_path: Path) -> ModelInfo:
 
 def _external_sizes(path: Path, signature: Signature) -> Iterator[int]:
     for location in signature.external:
-        file = path.parent / location
+        file = _inside(path, location)
         if file.is_file():
             yield file.stat().st_size
+
+
+def _inside(path: Path, location: str) -> Path:
+    """The file of external data. Nothing is looked up where the model's text alone points outside its folder.
+
+    Raises:
+        ModelLoadError: it lies outside the folder of the model, also where that is a link to a file elsewhere.
+    """
+    relative = PurePath(location)
+    if not relative.is_absolute() and ".." not in relative.parts and "\0" not in location:
+        file = (path.parent / relative).resolve()
+        if any(file.is_relative_to(folder) for folder in (path.parent.resolve(), path.resolve().parent)):
+            return file
+    raise ModelLoadError(f"external data {location!r} lies outside the model's folder")
 
 
 def read_options(path: Path) -> ModelOptions:

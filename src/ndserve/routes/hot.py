@@ -135,23 +135,23 @@ class HotRoutes:
 
     async def _result(self, scope: Scope, receive: Receive, name: str) -> Answer:
         """GET /result/{task_id} and GET /tasks/{task_id}/result."""
-        task = await self._awaited(scope, receive, name)
+        service = self._service
+        wait = _wait_only(scope["query_string"])
+        task = await service.find(name)
+        if task.live and wait:
+            await until_settled(service.waiters, task, receive, wait)
         if task.live:
             return 202, _JSON, (_accepted(task),), RETRY, None
         return await _outcome(task, dict(scope["headers"]))
 
     async def _status(self, scope: Scope, receive: Receive, name: str) -> Answer:
         """GET /tasks/{task_id}."""
-        task = await self._awaited(scope, receive, name)
-        return 200, _JSON, (orjson.dumps(describe(task)),), [], None
-
-    async def _awaited(self, scope: Scope, receive: Receive, task_id: str) -> Task:
-        """The task, after the wait that the query string asks for."""
+        service = self._service
         wait = _wait_only(scope["query_string"])
-        task = await self._service.find(task_id)
-        if wait and task.live:
-            await until_settled(self._service.waiters, task, receive, wait)
-        return task
+        task = await service.find(name)
+        if task.live and wait:
+            await until_settled(service.waiters, task, receive, wait)
+        return 200, _JSON, (orjson.dumps(describe(task)),), [], None
 
 
 def describe(task: Task) -> dict[str, object]:

@@ -59,7 +59,12 @@ def test_an_output_of_another_dtype_has_no_name(dtype: str) -> None:
 
 @pytest.mark.parametrize(
     ("value", "shown"),
-    [("a'b", '"a\'b"'), ("x" * 100, repr("x" * 100)), ("x" * 101, repr("x" * 100) + "…"), (10**5000, "<int>")],
+    [
+        ("a'b", '"a\'b"'),
+        ("x" * 100, repr("x" * 100)),
+        ("x" * 101, repr("x" * 100) + "…"),
+        pytest.param(10**5000, "<int>", id="huge"),
+    ],
 )
 def test_a_clients_text_is_quoted_only_so_far(value: object, shown: str) -> None:
     assert excerpt(value) == shown
