@@ -91,7 +91,8 @@ class Task:
 
     `inputs` already carry the batch axis where the target has one; `single` says that it was added
     here and leaves again with the result. `rows` is the task's length along the batch axis.
-    `live` is True until the task has ended. `input_bytes` and `output_bytes` stay when the arrays go. Times are Unix seconds.
+    `live` is True until the task has ended. `input_bytes` and `output_bytes` stay when the arrays go.
+    Times are Unix seconds.
     """
 
     id: str
