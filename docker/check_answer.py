@@ -8,6 +8,7 @@ import json
 import os
 import sys
 import urllib.request
+from pathlib import Path
 
 import numpy as np
 
@@ -29,9 +30,7 @@ def main(url: str, device: str) -> None:
     if f'"{device}' not in json.dumps(named_devices(health)).lower():
         sys.exit(f"/health does not name the device {device}")
 
-    sample = os.path.join(os.environ["NDSERVE_MODELS"], "digits", "samples", "digit_7.npy")
-    with open(sample, "rb") as file:
-        body = file.read()
+    body = Path(os.environ["NDSERVE_MODELS"], "digits", "samples", "digit_7.npy").read_bytes()
     post = urllib.request.Request(f"{url}/process_np_array?model=digits", body, {"Content-Type": "application/x-npy"})
     with opener.open(post, timeout=30) as answer:
         status, task = answer.status, json.load(answer)

@@ -148,9 +148,7 @@ def main() -> int:
     out: Path = parser.parse_args().out
 
     images, labels = load_digits().images.astype(np.float32), load_digits().target
-    x_train, x_test, y_train, y_test = train_test_split(
-        images, labels, test_size=0.25, random_state=0, stratify=labels
-    )
+    x_train, x_test, y_train, y_test = train_test_split(images, labels, test_size=0.25, random_state=0, stratify=labels)
     model = train(x_train, y_train)
     data = to_onnx(model)
     # Check before writing anything, so a bad run leaves the old files alone.

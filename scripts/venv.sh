@@ -1,10 +1,11 @@
+# shellcheck shell=bash
 # Sourced by the other scripts: a virtual environment in .venv that holds ndserve with the extras asked for.
 #
 #   ensure_venv EXTRA[,EXTRA...]     makes or completes .venv; a second call with nothing changed is instant
 #
 # The interpreter is $PYTHON, or the newest of python3.14 to python3.11 and python3 on the PATH.
 
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit
 
 die() {
     printf '%s: %s\n' "$(basename "$0")" "$1" >&2

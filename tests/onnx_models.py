@@ -38,19 +38,19 @@ def save(proto: Any, folder: Path, name: str, version: int = 1, options: str = "
 
 
 def double(axes: Axes = ("batch", 4)) -> Any:
-    """y = 2x, row by row: safe to batch."""
+    """The model y = 2x, row by row: safe to batch."""
     node = helper.make_node("Mul", ["x", "two"], ["y"])
     return model([node], [tensor("x", axes)], [tensor("y", axes)], two=np.array(2, np.float32))
 
 
 def add() -> Any:
-    """sum = a + b, rows of three: two inputs."""
+    """The model sum = a + b, rows of three: two inputs."""
     node = helper.make_node("Add", ["a", "b"], ["sum"])
     return model([node], [tensor("a", ["n", 3]), tensor("b", ["n", 3])], [tensor("sum", ["n", 3])])
 
 
 def minus_batch_mean() -> Any:
-    """y = x less its mean over axis 0, as batch normalisation left in training mode does: not safe to batch."""
+    """The model y = x less its mean over axis 0, as batch normalisation left in training mode does: not safe to batch."""
     nodes = [
         helper.make_node("ReduceMean", ["x"], ["mean"], axes=[0], keepdims=1),
         helper.make_node("Sub", ["x", "mean"], ["y"]),
