@@ -128,8 +128,10 @@ class HotRoutes:
                 service.cancel(task)  # the caller never learnt the id: nobody can fetch the result
                 raise
             if not task.live:
-                service.store.forget(task)
-                return await _outcome(task, headers)
+                try:
+                    return await _outcome(task, headers)
+                finally:
+                    service.store.forget(task)
         location = f"{scope.get('root_path', '')}/result/{task.id}".encode()
         return 202, _JSON, (_accepted(task),), [(b"location", location)], None
 
