@@ -47,7 +47,7 @@ def run(settings: Settings) -> int:
 def configure_logging(level: str) -> None:
     """One format for ndserve and uvicorn, on stderr."""
     logging.basicConfig(level=level.upper(), format="%(asctime)s %(levelname)-8s %(message)s")
-    for name in ("uvicorn.error", "httpx"):
+    for name in ("uvicorn.error", "python_multipart"):
         logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLogger().level))
 
 

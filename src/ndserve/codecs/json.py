@@ -83,8 +83,13 @@ def _describe(array: HostArray) -> dict[str, Any]:
     name = wire_name(array.dtype)
     if array.dtype.kind == "c":
         raise NotAcceptableError("complex numbers have no JSON form; accept application/x-npy")
-    # orjson writes arrays in native byte order and C order by itself, but no scalars and no empty ones.
-    values: Any = np.ascontiguousarray(array, name) if array.ndim and array.size else array.tolist()
+    values: Any
+    if array.size == 0:
+        values = []  # the shape says the rest; [1000000000, 0] would be as many lists
+    elif array.ndim == 0:
+        values = array.item()  # orjson writes no scalar arrays
+    else:
+        values = np.ascontiguousarray(array, name)
     return {"array": values, "dtype": name, "shape": list(array.shape)}
 
 

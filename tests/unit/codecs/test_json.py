@@ -1,9 +1,8 @@
-"""The JSON codec: its three forms, where a dtype comes from, and what is no array."""
+"""The JSON codec: its three forms, their shapes and their bounds. Dtypes and values: test_json_values.py."""
 
 from __future__ import annotations
 
 import json
-import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -14,24 +13,9 @@ from hypothesis import strategies as st
 from ndserve.codecs.base import MAX_TENSORS, UNNAMED
 from ndserve.codecs.json import MAX_JSON_BYTES, JsonCodec
 from ndserve.errors import BodyTooLargeError, InvalidInputError, MalformedBodyError, NotAcceptableError
-from ndserve.types import HostArray, Tensors, TensorSpec
-from tests.unit.codecs.bodies import LIMIT, REFUSALS, names_every_dtype, refused
-
-FLOAT = TensorSpec("x", np.dtype(np.float32))
-BYTE = TensorSpec("n", np.dtype(np.uint8))
-ANY = TensorSpec("any")
-
-
-def decode(document: object, *specs: TensorSpec) -> Tensors:
-    """What the codec makes of a JSON document; a string is the text itself."""
-    text = document if isinstance(document, str) else json.dumps(document)
-    return JsonCodec().decode(text.encode(), specs, LIMIT)
-
-
-def the_one(document: object, *specs: TensorSpec) -> HostArray:
-    tensors = decode(document, *specs)
-    assert tensors.keys() == {UNNAMED}
-    return tensors[UNNAMED]
+from ndserve.types import HostArray, TensorSpec
+from tests.unit.codecs.bodies import LIMIT, REFUSALS
+from tests.unit.codecs.json_documents import ANY, BYTE, FLOAT, decode, the_one
 
 
 def encode(**outputs: HostArray) -> Any:
@@ -86,103 +70,6 @@ def test_with_several_inputs_an_unnamed_array_takes_no_ones_dtype() -> None:
     assert the_one([1.5], FLOAT, BYTE).dtype == np.float64
 
 
-@pytest.mark.parametrize("name", ["object", "str", "float128", "<f4", "f4", "", 4, {}, [], True])
-def test_any_other_dtype_is_refused_with_those_that_are_read(name: object) -> None:
-    with pytest.raises(InvalidInputError) as caught:
-        decode({"array": [1], "dtype": name})
-    assert names_every_dtype(caught.value.message)
-
-
-@pytest.mark.parametrize(("value", "dtype"), [(1.5, "int32"), (1.0, "uint8"), (1, "bool"), (0.0, "bool")])
-def test_values_of_a_wider_kind_are_refused_not_rounded(value: float, dtype: str) -> None:
-    with pytest.raises(InvalidInputError, match=f"{dtype} cannot hold exactly"):
-        decode({"array": [value], "dtype": dtype})
-
-
-@pytest.mark.parametrize(
-    ("value", "dtype"),
-    [
-        *((256, "uint8"), (-1, "uint8"), (128, "int8"), (2**63, "int64"), (-1, "uint64")),
-        *((70_000.0, "float16"), (70_000, "float16"), (1e39, "float32"), (-1e39, "float32"), (1e39, "complex64")),
-    ],
-)
-def test_a_value_out_of_range_is_refused_with_the_dtype(value: float, dtype: str) -> None:
-    with pytest.raises(InvalidInputError, match=f"outside the range of {dtype}"):
-        decode({"array": [0, value], "dtype": dtype})
-
-
-@pytest.mark.parametrize("value", [2**64, -(2**63) - 1, 10**30])
-def test_an_integer_beyond_64_bits_is_refused_for_integers(value: int) -> None:
-    with pytest.raises(InvalidInputError):
-        decode({"array": [value], "dtype": "int64"})
-
-
-@pytest.mark.parametrize("dtype", ["int64", "uint64"])
-def test_integers_are_exact(dtype: str) -> None:
-    info = np.iinfo(dtype)
-    values = [info.min, info.max - 1, info.max, 1]
-    assert the_one({"array": values, "dtype": dtype}).tolist() == values
-
-
-@pytest.mark.parametrize("dtype", ["int8", "float32", "complex64"])
-def test_booleans_become_zero_and_one(dtype: str) -> None:
-    assert the_one({"array": [True, False], "dtype": dtype}).tolist() == [1, 0]
-
-
-def test_null_is_read_as_nan() -> None:
-    array = the_one([[1, None], [None, 4]], FLOAT)
-    assert array.dtype == np.float32
-    np.testing.assert_array_equal(array, np.array([[1, np.nan], [np.nan, 4]], np.float32))
-
-
-@pytest.mark.parametrize("dtype", ["int32", "bool"])
-def test_null_is_refused_where_nan_cannot_be(dtype: str) -> None:
-    with pytest.raises(InvalidInputError):
-        decode({"array": [1, None], "dtype": dtype})
-
-
-def test_nan_and_infinity_are_written_as_null() -> None:
-    assert encode(y=np.array([np.nan, np.inf, 1.0])) == {"array": [None, None, 1.0], "dtype": "float64", "shape": [3]}
-
-
-@pytest.mark.parametrize("text", ["NaN", "[Infinity]", "[1e999]", "[-1e999]"])
-def test_nan_and_infinity_have_no_text(text: str) -> None:
-    with pytest.raises(MalformedBodyError, match="not JSON"):
-        decode(text)
-
-
-@pytest.mark.parametrize(
-    "document", ["a", ["a"], ["1"], ["1.5", None], [1, "2"], [[1], ["2"]], ["nan"], "", [True, ""]]
-)
-@pytest.mark.parametrize("spec", [FLOAT, ANY], ids=str)
-def test_strings_are_refused_even_where_they_look_like_numbers(document: object, spec: TensorSpec) -> None:
-    with pytest.raises(MalformedBodyError):
-        decode({"array": document}, spec)
-
-
-@pytest.mark.parametrize("document", [[[1, 2], [3]], [[1], 2], [1, [2]], [[1, 2], None], [[], [1]], [[[1]], [2]]])
-def test_ragged_lists_are_refused(document: object) -> None:
-    with pytest.raises(MalformedBodyError, match="ragged"):
-        decode(document)
-
-
-@pytest.mark.parametrize("document", [[{"a": 1}], [{}, None], {"array": {"array": [1]}}, {"array": [[1], {}]}])
-def test_an_object_among_the_values_is_refused(document: object) -> None:
-    with pytest.raises(MalformedBodyError):
-        decode(document)
-
-
-@pytest.mark.parametrize("depth", [33, 64, 65, 500, 1024, 100_000])
-@pytest.mark.parametrize("core", ["", "1", "null"])
-def test_deep_nesting_is_refused(depth: int, core: str) -> None:
-    with pytest.raises(MalformedBodyError):
-        decode("[" * depth + core + "]" * depth)
-
-
-def test_thirty_two_levels_are_read() -> None:
-    assert the_one("[" * 32 + "1" + "]" * 32).shape == (1,) * 32
-
-
 def test_a_body_over_the_bound_is_refused_unread_with_both_figures() -> None:
     with pytest.raises(BodyTooLargeError, match=f"{MAX_JSON_BYTES + 1} bytes; at most {MAX_JSON_BYTES}") as caught:
         JsonCodec().decode(b"?" * (MAX_JSON_BYTES + 1), (), LIMIT)
@@ -228,10 +115,6 @@ def test_a_huge_shape_without_values_is_refused(shape: list[int]) -> None:
         decode({"array": [], "shape": shape})
 
 
-def test_an_empty_list_takes_the_targets_dtype() -> None:
-    assert the_one([], BYTE).dtype == np.uint8
-
-
 @pytest.mark.parametrize("document", [{}, {"arrays": [1]}, {"array": [1], "name": "x"}, {"dtype": "int8"}])
 def test_an_object_of_another_form_is_refused_with_the_forms(document: object) -> None:
     with pytest.raises(MalformedBodyError, match=r'"array".*"inputs"'):
@@ -246,6 +129,12 @@ def test_inputs_of_another_form_are_refused(document: object) -> None:
         decode(document)
 
 
+@pytest.mark.parametrize("document", [{"inputs": {"a": [1]}, "outputs": {"a": [1]}}, {"outputs": [1]}, {"outputs": {}}])
+def test_outputs_must_stand_alone_too(document: object) -> None:
+    with pytest.raises(MalformedBodyError, match="must stand alone"):
+        decode(document)
+
+
 def test_the_bound_on_inputs_holds() -> None:
     names = [str(number) for number in range(MAX_TENSORS + 1)]
     assert len(decode({"inputs": dict.fromkeys(names[1:], 0)})) == MAX_TENSORS
@@ -253,9 +142,33 @@ def test_the_bound_on_inputs_holds() -> None:
         decode({"inputs": dict.fromkeys(names, 0)})
 
 
+def test_inputs_count_together() -> None:
+    document = {"inputs": {"a": {"array": [1, 2], "dtype": "int8"}, "b": {"array": [3], "dtype": "int16"}}}
+    body = json.dumps(document).encode()
+    assert JsonCodec().decode(body, (), 4).keys() == {"a", "b"}
+    with pytest.raises(BodyTooLargeError):
+        JsonCodec().decode(body, (), 3)
+
+
 def test_a_fault_names_its_input() -> None:
     with pytest.raises(InvalidInputError, match=r"^left: "):
         decode({"inputs": {"right": [1], "left": {"array": [300], "dtype": "uint8"}}})
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"array": [1], "dtype": "x" * 10_000},
+        {"k" * 10_000: 1},
+        {"array": [1], "shape": [1] * 10_000},
+        {"inputs": {"n" * 10_000: ["a"]}},
+    ],
+    ids=["dtype", "key", "shape", "name"],
+)
+def test_what_a_client_sent_is_not_echoed_whole(document: object) -> None:
+    with pytest.raises((MalformedBodyError, InvalidInputError)) as caught:
+        decode(document)
+    assert len(caught.value.message) < 500
 
 
 @pytest.mark.parametrize("body", [b"", b" ", b"[1", b"[1,]", b"{'array': 1}", b"[1] [2]", b"\xff", b"[1]\0", b"nul"])
@@ -268,6 +181,13 @@ def test_one_output_is_written_with_its_dtype_and_shape() -> None:
     assert encode(y=np.zeros((0, 2), np.int8)) == {"array": [], "dtype": "int8", "shape": [0, 2]}
 
 
+@pytest.mark.parametrize("shape", [(0,), (2, 0), (2**58, 0)], ids=str)
+def test_an_output_without_values_takes_no_lists_for_its_shape(shape: tuple[int, ...]) -> None:
+    written = encode(y=np.empty(shape, np.int8))
+    assert written == {"array": [], "dtype": "int8", "shape": list(shape)}
+    assert the_one(written).shape == shape
+
+
 def test_several_outputs_are_written_by_name() -> None:
     written = encode(a=np.array([1], np.int8), b=np.array(True))
     assert written == {
@@ -276,6 +196,19 @@ def test_several_outputs_are_written_by_name() -> None:
             "b": {"array": True, "dtype": "bool", "shape": []},
         }
     }
+
+
+def test_several_outputs_are_read_as_they_were_written() -> None:
+    written = encode(a=np.array([1], np.int8), b=np.zeros((0, 2)))
+    decoded = decode(written)
+    assert {name: (array.dtype.name, array.shape) for name, array in decoded.items()} == {
+        "a": ("int8", (1,)),
+        "b": ("float64", (0, 2)),
+    }
+
+
+def test_outputs_take_the_dtypes_of_the_inputs_of_their_names() -> None:
+    assert decode({"outputs": {"n": [1]}}, BYTE)["n"].dtype == np.uint8
 
 
 @pytest.mark.parametrize("shape", [(), (2,), (0,)])
@@ -304,90 +237,3 @@ def test_any_document_is_read_or_refused(document: object, spec: TensorSpec) -> 
     except REFUSALS:
         return
     assert all(array.dtype.kind in "biufc" for array in tensors.values())
-
-
-def test_several_outputs_are_read_as_they_were_written() -> None:
-    written = encode(a=np.array([1], np.int8), b=np.zeros((0, 2)))
-    decoded = decode(written)
-    assert {name: (array.dtype.name, array.shape) for name, array in decoded.items()} == {
-        "a": ("int8", (1,)),
-        "b": ("float64", (0, 2)),
-    }
-
-
-def test_outputs_take_the_dtypes_of_the_inputs_of_their_names() -> None:
-    assert decode({"outputs": {"n": [1]}}, BYTE)["n"].dtype == np.uint8
-
-
-@pytest.mark.parametrize("document", [{"inputs": {"a": [1]}, "outputs": {"a": [1]}}, {"outputs": [1]}, {"outputs": {}}])
-def test_outputs_must_stand_alone_too(document: object) -> None:
-    with pytest.raises(MalformedBodyError, match="must stand alone"):
-        decode(document)
-
-
-@pytest.mark.parametrize(
-    ("values", "dtype"),
-    [([1, 2**63], "uint64"), ([2**64 - 1, 0], "uint64"), ([1, -(2**63)], "int64"), ([True, 2], "int64")],
-)
-def test_integers_without_a_dtype_are_exact(values: list[int], dtype: str) -> None:
-    array = the_one(values, ANY)
-    assert array.dtype == dtype
-    assert array.tolist() == values
-
-
-def test_integers_that_no_dtype_holds_together_are_refused() -> None:
-    with pytest.raises(InvalidInputError, match="outside the range"):
-        decode([-1, 2**63], ANY)
-    assert the_one({"array": [-1, 2**63], "dtype": "float64"}).tolist() == [-1, 2**63]
-
-
-@pytest.mark.parametrize(("value", "dtype"), [([], "float64"), ([True], "bool"), ([True, 0.5], "float64")])
-def test_any_other_value_without_a_dtype_takes_numpys_choice(value: object, dtype: str) -> None:
-    assert the_one(value, ANY).dtype == np.array(value).dtype == dtype
-
-
-def test_one_long_text_makes_no_room_for_many() -> None:
-    """NumPy's own choice would be a text of a million characters in every place: 400 GB."""
-    body = json.dumps(["x" * 1_000_000] + [1] * 100_000).encode()
-    refused(lambda: JsonCodec().decode(body, (), LIMIT), "something else than numbers")
-
-
-def test_a_wide_dtype_is_refused_before_anything_is_allocated() -> None:
-    body = json.dumps({"array": [0] * 100_000, "dtype": "complex128"}).encode()
-    tracemalloc.start()
-    try:
-        with pytest.raises(BodyTooLargeError, match=f"more than {LIMIT} bytes"):
-            JsonCodec().decode(body, (), LIMIT)
-        _, peak = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-    assert peak < 100_000 * 16
-
-
-def test_inputs_count_together() -> None:
-    document = {"inputs": {"a": {"array": [1, 2], "dtype": "int8"}, "b": {"array": [3], "dtype": "int16"}}}
-    body = json.dumps(document).encode()
-    assert JsonCodec().decode(body, (), 4).keys() == {"a", "b"}
-    with pytest.raises(BodyTooLargeError):
-        JsonCodec().decode(body, (), 3)
-
-
-@pytest.mark.parametrize(
-    "document",
-    [
-        {"array": [1], "dtype": "x" * 10_000},
-        {"k" * 10_000: 1},
-        {"array": [1], "shape": [1] * 10_000},
-        {"inputs": {"n" * 10_000: ["a"]}},
-    ],
-    ids=["dtype", "key", "shape", "name"],
-)
-def test_what_a_client_sent_is_not_echoed_whole(document: object) -> None:
-    with pytest.raises((MalformedBodyError, InvalidInputError)) as caught:
-        decode(document)
-    assert len(caught.value.message) < 500
-
-
-def test_a_dtype_nested_a_thousand_deep_is_refused() -> None:
-    with pytest.raises(InvalidInputError):
-        decode('{"array": [1], "dtype": ' + "[" * 1000 + "]" * 1000 + "}")
