@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -50,6 +51,9 @@ def serve(arguments: Sequence[str]) -> int:
         for fault in error.errors():
             option = "--" + ".".join(str(part).replace("_", "-") for part in fault["loc"])
             print(f"ndserve: {option}: {fault['msg']} (given: {fault['input']!r})", file=sys.stderr)
+        return 2
+    except tomllib.TOMLDecodeError as error:
+        print(f"ndserve: ndserve.toml: {error}", file=sys.stderr)
         return 2
     except StartupError as error:
         print(f"ndserve: {error.message}", file=sys.stderr)

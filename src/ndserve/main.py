@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
@@ -91,6 +92,7 @@ def create_app(settings: Settings, on_dead: Callable[[str], None] | None = None)
     app.add_exception_handler(NdserveError, _on_error)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http_error)
+    app.add_exception_handler(Exception, _on_crash)
     return app
 
 
@@ -123,8 +125,15 @@ def _targets(settings: Settings) -> Targets:
     # The example that shows how a process calls a model is there when its model is.
     usable = [p for p in processes if names.issuperset(p.models) or p.name != "classify_digit"]
     targets = Targets(infos, usable, BatchDefaults(settings.max_batch_size, settings.max_wait_ms / 1000))
-    targets.find(settings.default_process)
+    _find(targets, settings.default_process, "--default-process")
     return targets
+
+
+def _find(targets: Targets, name: str, option: str) -> Target:
+    try:
+        return targets.find(name)
+    except NdserveError as error:
+        raise StartupError(f"{option}: {error.message}") from None
 
 
 def _check_parameters(process: Process) -> None:
@@ -140,7 +149,7 @@ def _preload(names: Iterable[str], targets: Targets) -> list[Target]:
     models = [target for target in targets if target.kind == "model"]
     if "all" in names:
         return models
-    return [targets.find(name) for name in names]
+    return [_find(targets, name, "--preload") for name in names]
 
 
 def _service(settings: Settings, targets: Targets, device: Device, on_dead: Callable[[str], None]) -> InferenceService:
@@ -183,15 +192,25 @@ def _end_process(reason: str) -> None:
 
 
 def _include_user_routers(app: App, routers: list[APIRouter]) -> None:
-    own = {(path, method) for path, operations in app.openapi()["paths"].items() for method in operations}
+    """Add a user's routes; one with ndserve's own path and method would never be reached.
+
+    Raises:
+        StartupError: there is such a route.
+    """
+    own = {(_anonymous(path), method) for path, operations in app.openapi()["paths"].items() for method in operations}
     app.openapi_schema = None
     for router in routers:
         app.include_router(router)
         for route in router.routes:
             path = getattr(route, "path", "")
             for method in getattr(route, "methods", None) or ():
-                if (path, method.lower()) in own:
+                if (_anonymous(path), method.lower()) in own:
                     raise StartupError(f"the route {method} {path} is ndserve's own; choose another path")
+
+
+def _anonymous(path: str) -> str:
+    """The path without the names of its parameters, which do not tell two routes apart."""
+    return re.sub(r"\{[^}]*\}", "{}", path)
 
 
 async def _on_error(request: Request, error: Exception) -> Response:
@@ -213,6 +232,11 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
     code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "http_error")
     detail = f"{request.method} {request.url.path}: {error.detail}"
     return _problem(error.status_code, problems.problem(error.status_code, code, detail), error.headers)
+
+
+async def _on_crash(request: Request, error: Exception) -> Response:
+    # Starlette raises the error again once this is sent, and uvicorn logs it with its traceback.
+    return _problem(500, problems.problem(500, "internal", problems.INTERNAL))
 
 
 def _problem(status: int, body: bytes, headers: Any = None) -> Response:

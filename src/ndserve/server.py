@@ -47,8 +47,9 @@ def run(settings: Settings) -> int:
 def configure_logging(level: str) -> None:
     """One format for ndserve and uvicorn, on stderr."""
     logging.basicConfig(level=level.upper(), format="%(asctime)s %(levelname)-8s %(message)s")
-    for name in ("uvicorn.error", "python_multipart"):
-        logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLogger().level))
+    logging.getLogger("uvicorn.error").setLevel(max(logging.WARNING, logging.getLogger().level))
+    # It warns of every broken body, which is the client's to know and would let it fill the log.
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)
 
 
 def _config(app: App, settings: Settings) -> uvicorn.Config:

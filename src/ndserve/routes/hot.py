@@ -90,7 +90,7 @@ class HotRoutes:
             answer = _error_answer(error)
         except Exception:
             logger.exception("%s %s failed", scope["method"], scope["path"])
-            body = problem(500, "internal", "the server failed on this request; its log says why")
+            body = problem(500, "internal", problems.INTERNAL)
             answer = 500, problems.MEDIA_TYPE, (body,), [], None
         status, content_type, chunks, headers, delivers = answer
         fields = _fields(content_type, sum(map(len, chunks)))

@@ -12,6 +12,8 @@ from ndserve.routes.asgi import Headers
 
 MEDIA_TYPE = b"application/problem+json"
 
+INTERNAL = "the server failed on this request; its log says why"
+
 
 def problem(status: int, code: str, detail: str, **extra: Any) -> bytes:
     """The document. `type` is about:blank, so `title` is the status's own phrase (RFC 9457, 4.2.1)."""
