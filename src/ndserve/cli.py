@@ -11,7 +11,7 @@ from pathlib import Path
 
 import uvicorn
 from pydantic import ValidationError
-from pydantic_settings import CliApp
+from pydantic_settings import CliApp, SettingsError
 
 from ndserve import __version__
 from ndserve.errors import StartupError
@@ -20,7 +20,7 @@ from ndserve.settings import Settings
 
 EXIT_CODES = """exit codes:
   0  ended well, after SIGTERM or Ctrl-C
-  1  the device stopped answering
+  1  the device stopped answering, or a second signal cut the draining short
   2  an option is wrong, or the server cannot be started as configured
   3  the server could not start listening, or a model to preload did not load
 """
@@ -51,6 +51,9 @@ def serve(arguments: Sequence[str]) -> int:
         for fault in error.errors():
             option = "--" + ".".join(str(part).replace("_", "-") for part in fault["loc"])
             print(f"ndserve: {option}: {fault['msg']} (given: {fault['input']!r})", file=sys.stderr)
+        return 2
+    except SettingsError as error:
+        print(f"ndserve: {error}; a list is written as JSON", file=sys.stderr)
         return 2
     except tomllib.TOMLDecodeError as error:
         print(f"ndserve: ndserve.toml: {error}", file=sys.stderr)

@@ -98,7 +98,9 @@ class Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         # Not recorded as uvicorn would: it raises the signal again at the end, and a drained server has ended well.
         if self.should_exit:
-            self.force_exit = True
+            logger.warning("a second signal: ending at once, without the accepted tasks")
+            logging.shutdown()
+            os._exit(1)
         self.should_exit = True
 
 

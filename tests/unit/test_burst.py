@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from typing import cast
-
 from ndserve.burst import JOINED, Burst, BurstTransport
 
 
@@ -87,5 +85,5 @@ def test_what_is_not_writing_is_the_transports_own() -> None:
     wire = Wire([])
     transport = BurstTransport(wire, Burst())
     wire.close()
-    assert cast(bool, transport.is_closing())
+    assert transport.is_closing()
     assert transport.get_protocol == wire.get_protocol
