@@ -50,7 +50,7 @@ def add() -> Any:
 
 
 def minus_batch_mean() -> Any:
-    """The model y = x less its mean over axis 0, as batch normalisation left in training mode does: not safe to batch."""
+    """The model y = x less its mean over axis 0, as batch normalisation in training does: not safe to batch."""
     nodes = [
         helper.make_node("ReduceMean", ["x"], ["mean"], axes=[0], keepdims=1),
         helper.make_node("Sub", ["x", "mean"], ["y"]),

@@ -119,7 +119,6 @@ class Task:
         """Bytes of the arrays that the task holds: its inputs until it ends, its outputs after."""
         return self.input_bytes if self.live else self.output_bytes
 
-
     def start(self, now: float) -> None:
         """Note that a lane has the task; a batch that is run again in halves has started already."""
         if self.state is TaskState.QUEUED:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+
 from ndserve.burst import JOINED, Burst, BurstTransport
 
 

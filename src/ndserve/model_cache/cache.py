@@ -149,7 +149,7 @@ class ModelCache:
         residents = await self._enter({_key(info): info for info in infos})
         try:
             for resident in residents:
-                # Unlike to await the load: a caller that gives up must not take it from the others.
+                # Not the load itself is awaited: a caller that gives up must not take it from the others.
                 await asyncio.wait([resident.load])
                 self._check_open()
                 if problem := resident.load.result():
@@ -225,11 +225,11 @@ class ModelCache:
             return
         names = ", ".join(f"{name}/{version}" for name, version in wanted)
         message = (
-            f"{names} needs {needed} bytes, but pinned models take {pinned}"
-            f" of the model cache's budget of {self.budget} (--model-memory)"
+            f"{names} needs {needed} bytes; the model cache has {self.budget} (--model-memory),"
+            f" of which pinned models take {pinned}"
         )
-        if len(wanted) == 1:
-            self._problems.update(dict.fromkeys(wanted, message))
+        if len(wanted) == 1:  # of a set, no one model is to blame
+            self._problems[next(iter(wanted))] = message
         raise ModelTooLargeError(message)
 
     async def _load(self, resident: Resident, doomed: list[Session | None]) -> str:
@@ -255,7 +255,7 @@ class ModelCache:
         return ""
 
     def _open(self, info: ModelInfo, doomed: list[Session | None]) -> tuple[Session, float]:
-        """On the loader's thread: evicted sessions are freed before the new one takes memory. Gives the seconds, too."""
+        """On the loader's thread: free the evicted sessions before the new one takes memory. Gives the seconds, too."""
         doomed.clear()
         started = self._clock()
         return self._open_session(info), self._clock() - started

@@ -6,6 +6,7 @@ A repository is a folder of `<name>/<version>/model.onnx`, with integers as vers
 
 from __future__ import annotations
 
+import os
 import tomllib
 from collections.abc import Iterator
 from dataclasses import fields
@@ -70,14 +71,15 @@ def _external_sizes(path: Path, signature: Signature) -> Iterator[int]:
 
 
 def _inside(path: Path, location: str) -> Path:
-    """The file of external data. Nothing is looked up where the model's text alone points outside its folder.
+    """The file that holds external data. What the model's text places elsewhere is not even looked up.
 
     Raises:
-        ModelLoadError: it lies outside the folder of the model, also where that is a link to a file elsewhere.
+        ModelLoadError: it lies outside the model's folder, be it by way of a link.
     """
     relative = PurePath(location)
     if not relative.is_absolute() and ".." not in relative.parts and "\0" not in location:
-        file = (path.parent / relative).resolve()
+        file = Path(os.path.realpath(path.parent / relative))
+        # As onnxruntime has it: where the model is itself a link, its data may lie beside what it links to.
         if any(file.is_relative_to(folder) for folder in (path.parent.resolve(), path.resolve().parent)):
             return file
     raise ModelLoadError(f"external data {location!r} lies outside the model's folder")

@@ -9,11 +9,18 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import io
+import os
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+# From 1.29 on, onnxruntime sends usage data to Microsoft, and for that keeps a device id in ~/.cache and files in the
+# temporary folder. A server must not do so unasked. Only the environment at the import can prevent all of it
+# (Privacy.md in onnxruntime's wheel, "Disabling Telemetry"); who sets the variable to 0 has asked for it.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import onnxruntime as ort
 
 from ndserve.devices.base import Device, DeviceUnavailableError
@@ -39,7 +46,7 @@ class Session:
     def __init__(self, info: ModelInfo, device: Device, session: ort.InferenceSession) -> None:
         self.info = info
         self._session = session
-        self._xp = device.xp
+        self._device = device  # kept: the session works on its stream, which must not go before it does
         kind, _, index = device.name.partition(":")
         self._place = (kind, int(index or 0))
 
@@ -56,20 +63,22 @@ class Session:
         try:
             return cls(info, device, _open(str(info.path), device, threads))
         except Exception as error:  # onnxruntime's errors have no common base class
-            reason = str(error).replace(str(info.path), f"{info.name}/{info.version}")
+            reason = _without_folders(str(error).replace(str(info.path), f"{info.name}/{info.version}"))
             raise ModelLoadError(f"model {info.name!r} version {info.version} does not load: {reason}") from None
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Run the model on device arrays and give its outputs as device arrays, without copies.
 
         Raises:
-            RuntimeError: onnxruntime's message, when the model cannot run on these inputs.
+            RuntimeError: the model cannot run on these inputs; mostly onnxruntime's own message.
         """
-        kind, index = self._place
+        xp, (kind, index) = self._device.xp, self._place
         binding = self._session.io_binding()
         kept = {}  # the binding does not keep alive what a pointer points to
         for name, array in inputs.items():
-            dense = self._xp.ascontiguousarray(array)
+            dense = xp.ascontiguousarray(array).reshape(array.shape)  # which a scalar would lose
+            if dense.dtype not in _ONNX_TYPES:
+                raise RuntimeError(f"input {name!r} has dtype {dense.dtype}, which ONNX does not have")
             pointer = _pointer(dense)
             kept[pointer] = dense
             binding.bind_input(name, kind, index, _ONNX_TYPES[dense.dtype], dense.shape, pointer)
@@ -79,7 +88,7 @@ class Session:
         # Indexed, because iterating (as get_outputs does) ends in a C++ exception that costs 20 us.
         values = binding.get_outputs_as_ortvaluevector()
         return {
-            spec.name: self._xp.asarray(_View(values[number], kind, spec.dtype, kept.get(values[number].data_ptr())))
+            spec.name: xp.asarray(_View(values[number], kind, spec.dtype, kept.get(values[number].data_ptr())))
             for number, spec in enumerate(self.info.outputs)
         }
 
@@ -110,6 +119,20 @@ def check_runtime(device: Device) -> None:
         _open(_PROBE_MODEL, device, 1)
     except Exception as error:
         raise DeviceUnavailableError(f"onnxruntime {ort.__version__} cannot use {device.name}: {error}") from None
+
+
+# Of an absolute path: in quotes, where its names may hold blanks, or up to the next blank.
+_FOLDERS = re.compile(r'(?<=")/[^"/]+/(?:[^"]*/)?|(?<![\w.])/[^\s"/]+/(?:[^\s"]*/)?')
+
+
+def _without_folders(text: str) -> str:
+    """The text with files of this machine by their last names. Operators, such as /encoder/Add, keep theirs."""
+
+    def shorten(folders: re.Match[str]) -> str:
+        top = Path("/", folders[0].split("/")[1])
+        return "" if top in Path("/").iterdir() else folders[0]
+
+    return _FOLDERS.sub(shorten, text)
 
 
 def _cupy_major() -> str | None:
@@ -143,7 +166,8 @@ def _pointer(array: Array) -> int:
 class _View:
     """An OrtValue as NumPy and CuPy read foreign arrays: without a copy, and kept alive by the array made of it.
 
-    A model may hand an input through as an output, which then points to the input's memory: that is kept, too.
+    A model may hand an input through as an output, which then points to the input's memory (`source`): that is kept,
+    too, and not to be written to.
     https://numpy.org/doc/stable/reference/arrays.interface.html
     https://numba.readthedocs.io/en/stable/cuda/cuda_array_interface.html
     """
@@ -154,7 +178,7 @@ class _View:
         interface = {
             "shape": tuple(value.shape()),
             "typestr": dtype.str,
-            "data": (value.data_ptr(), False),
+            "data": (value.data_ptr(), source is not None),
             "version": 3,
         }
         setattr(self, "__cuda_array_interface__" if kind == "cuda" else "__array_interface__", interface)

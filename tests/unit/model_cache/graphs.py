@@ -54,6 +54,11 @@ def embedding(rows: int, width: int | None = 5) -> Any:
     return graph(lookup, x=["n", width], y=["n", width, 3], dtypes=(TensorProto.INT64, TensorProto.FLOAT), table=table)
 
 
+def threshold(least: float) -> Any:
+    """Gives relu(x - least): zeros where values are smaller."""
+    return graph(node("Sub", ["x", "least"], ["v"]), node("Relu", ["v"], ["y"]), least=np.float32(least))
+
+
 def batch_norm(*, training: bool) -> Any:
     outputs = ["y", "mean_out", "var_out"] if training else ["y"]
     normalize = node("BatchNormalization", ["x", "scale", "bias", "mean", "var"], outputs, training_mode=int(training))

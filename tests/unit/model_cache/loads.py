@@ -40,6 +40,7 @@ class Loads:
     def __init__(self) -> None:
         self.opened: list[str] = []
         self.failing: set[str] = set()
+        self.mishaps: set[str] = set()
         self.alive_before: list[set[str]] = []
         self.peak = 0
         self._sessions: weakref.WeakSet[Session] = weakref.WeakSet()
@@ -56,6 +57,8 @@ class Loads:
         assert self._gate.wait(PATIENCE)
         if info.name in self.failing:
             raise ModelLoadError(f"{info.name} is broken")
+        if info.name in self.mishaps:
+            raise ZeroDivisionError
         session = Session(info, CpuDevice(), None)
         self._sessions.add(session)
         return session

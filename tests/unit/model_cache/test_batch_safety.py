@@ -59,11 +59,21 @@ SAFE = {
     "embedding": graphs.embedding(1000),
     "embedding of two ids": graphs.embedding(2),
     "comparison": graph(node("Greater", ["x", "zero"], ["y"]), dtypes=(1, BOOL), zero=np.float32(0)),
+    "two classes": graph(node("ArgMax", ["x"], ["y"], axis=1), x=["n", 2], y=["n", 1], dtypes=(1, INT64)),
+    "silent where values are small": graphs.threshold(20),
+    "constant beside the product": onnx_models.model(
+        [node("Mul", ["x", "two"], ["y"]), node("Mul", ["x", "zero"], ["z"])],
+        [onnx_models.tensor("x", ["n", 4])],
+        [onnx_models.tensor("y", ["n", 4]), onnx_models.tensor("z", ["n", 4])],
+        two=np.array(2, np.float32),
+        zero=np.array(0, np.float32),
+    ),
     "mask": graph(node("Not", ["x"], ["y"]), dtypes=(BOOL, BOOL)),
     "NaN at the same places": graph(node("Log", ["x"], ["y"])),
     "infinite": graph(node("Mul", ["x", "large"], ["y"]), large=np.float32(3e38)),
     "output of unknown shape": graphs.of_unknown_shape(),
 }
+
 
 MIXES_ROWS = {
     "less the batch's mean": onnx_models.minus_batch_mean(),
@@ -75,6 +85,10 @@ MIXES_ROWS = {
         y=["batch", 4],
         dtypes=(1, INT64),
         rows=np.array([1, 4]),
+    ),
+    "above the batch's mean": graph(
+        *(node("ReduceMean", ["x"], ["mean"], axes=[0], keepdims=1), node("Greater", ["x", "mean"], ["y"])),
+        dtypes=(1, BOOL),
     ),
     "running sum over the batch": graph(node("CumSum", ["x", "axis"], ["y"]), axis=np.array(0)),
     "half precision": graph(
@@ -190,8 +204,44 @@ def test_a_request_of_nan_cannot_tell(tmp_path: Path) -> None:
 
 
 def test_outputs_that_are_all_nan_cannot_tell(tmp_path: Path) -> None:
-    nodes = [node("Sub", ["x", "hundred"], ["less"]), node("Log", ["less"], ["v"])]
-    assert at_load(tmp_path, less_batch_mean(*nodes, hundred=np.float32(100))).mode != "on"
+    nodes = [node("Sub", ["x", "large"], ["less"]), node("Log", ["less"], ["v"])]
+    verdict = at_load(tmp_path, less_batch_mean(*nodes, large=np.float32(1e4)))
+    assert (verdict.mode, "gave the same outputs" in verdict.reason) == ("untested", True)
+
+
+SILENT = {
+    "saturated": graphs.threshold(10_000),
+    "always the same class": graph(
+        *(node("Add", ["x", "much"], ["z"]), node("ArgMax", ["z"], ["y"], axis=1)),
+        y=["batch", 1],
+        dtypes=(1, INT64),
+        much=np.array([0, 1e6, 0, 0], np.float32),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SILENT)
+def test_outputs_that_are_always_the_same_cannot_tell(tmp_path: Path, name: str) -> None:
+    verdict = at_load(tmp_path, SILENT[name])
+    assert (verdict.mode, "gave the same outputs" in verdict.reason) == ("untested", True)
+
+
+@pytest.mark.parametrize(("values", "mode"), [([1, 2, 3, 4], "untested"), ([300, 200, 150, 400], "on")])
+def test_a_request_tells_only_where_the_outputs_are_not_the_same(tmp_path: Path, values: list[int], mode: str) -> None:
+    assert with_request(tmp_path, graphs.threshold(100), x=row(*values)).mode == mode
+
+
+@pytest.mark.parametrize(("dtype", "rounds"), [("float32", 2), ("int64", len(batch_safety._SCALES))])
+def test_integers_need_more_rounds_because_they_agree_by_chance(dtype: str, rounds: int) -> None:
+    runs = 0
+
+    def run(inputs: Tensors) -> Tensors:
+        nonlocal runs
+        runs += 1
+        return {"y": (inputs["x"] * 1000).astype(dtype)}
+
+    model = info(spec(None, 4), output=TensorSpec("y", np.dtype(dtype), (None, 4)))
+    assert (batch_safety.at_load(run, model).mode, runs) == ("on", 3 * rounds)
 
 
 def test_random_inputs_that_the_model_refuses_leave_it_untested(tmp_path: Path) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 
 import pytest
 
-from ndserve.errors import ModelLoadError, ModelTooLargeError
+from ndserve.errors import ModelLoadError, ModelTooLargeError, ShuttingDownError
 from tests.unit.model_cache.loads import a_cache, ends, info, settle, ticks, use
 
 A, B, C = (info(name) for name in "abc")
@@ -129,6 +130,49 @@ def test_a_caller_that_gives_up_in_a_set_holds_nothing_back() -> None:
     asyncio.run(main())
 
 
+def test_a_caller_that_gives_up_in_line_lets_the_next_one_in() -> None:
+    async def main() -> None:
+        async with a_cache(2) as (cache, _):
+            await use(cache, C)
+            with cache.lease([C]):
+                large = asyncio.create_task(use(cache, info("large", 2)))
+                await ticks(3)
+                behind = asyncio.create_task(use(cache, A))
+                await settle(cache)
+                assert not behind.done()
+                large.cancel()
+                await settle(cache)
+                assert behind.done()
+            assert not cache.room_wanted
+
+    asyncio.run(main())
+
+
+def test_an_unexpected_error_reaches_every_caller_and_gives_the_room_back() -> None:
+    async def main() -> None:
+        async with a_cache(1) as (cache, loads):
+            loads.mishaps.add("a")
+            assert [type(end) for end in await ends(cache, use(cache, A), use(cache, A))] == [ZeroDivisionError] * 2
+            assert (cache.nbytes, cache.loading(A)) == (0, False)
+
+    asyncio.run(main())
+
+
+def test_an_error_that_has_been_handled_keeps_no_session_alive() -> None:
+    async def main() -> None:
+        async with a_cache(2) as (cache, loads):
+            loads.failing.add("b")
+            await ends(cache, use(cache, A, B), use(cache, A, B))
+            await use(cache, C, info("d"))
+            assert loads.alive_before[-2] == set()
+
+    gc.disable()  # which would hide that the error and its frames hold each other
+    try:
+        asyncio.run(main())
+    finally:
+        gc.enable()
+
+
 def test_close_drops_every_session() -> None:
     async def main() -> None:
         async with a_cache(2) as (cache, loads):
@@ -149,7 +193,7 @@ def test_close_gives_up_a_load_under_way() -> None:
                 await loads.begun()
                 await cache.close()
                 await asyncio.gather(load, return_exceptions=True)
-                assert load.cancelled()
+                assert isinstance(load.exception(), ShuttingDownError)
                 assert not cache.loading(A)
             await asyncio.to_thread(cache._loader.shutdown)
             await ticks(3)
@@ -169,7 +213,7 @@ def test_close_gives_up_a_load_that_waits_for_room() -> None:
                 await ticks(3)
                 await cache.close()
                 await asyncio.gather(load, return_exceptions=True)
-            assert load.cancelled()
+            assert isinstance(load.exception(), ShuttingDownError)
             assert loads.opened == ["a"]
 
     asyncio.run(main())
@@ -182,7 +226,19 @@ def test_close_gives_up_a_load_that_has_not_begun() -> None:
             await asyncio.sleep(0)
             await cache.close()
             await asyncio.gather(load, return_exceptions=True)
-            assert load.cancelled()
+            assert isinstance(load.exception(), ShuttingDownError)
             assert loads.opened == []
+
+    asyncio.run(main())
+
+
+def test_a_closed_cache_loads_no_more() -> None:
+    async def main() -> None:
+        async with a_cache(1) as (cache, loads):
+            await use(cache, A)
+            await cache.close()
+            with pytest.raises(ShuttingDownError):
+                await use(cache, A)
+            assert loads.opened == ["a"]
 
     asyncio.run(main())

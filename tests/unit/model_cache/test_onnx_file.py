@@ -6,6 +6,7 @@ import io
 import resource
 import tempfile
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,15 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from onnx import ModelProto, TensorProto, ValueInfoProto, helper, load_model_from_string, numpy_helper
+from onnx import (
+    ModelProto,
+    SparseTensorProto,
+    TensorProto,
+    ValueInfoProto,
+    helper,
+    load_model_from_string,
+    numpy_helper,
+)
 
 from ndserve.errors import ModelLoadError
 from ndserve.model_cache.onnx_file import DTYPES, Signature, read_signature
@@ -37,14 +46,29 @@ def read(data: bytes) -> Signature:
 
 def by_the_library(data: bytes) -> Signature:
     """What the onnx library says of the same bytes."""
-    graph = load_model_from_string(data).graph
+    model = load_model_from_string(data)
+    graph = model.graph
     weights = {tensor.name for tensor in graph.initializer}
-    entries = [entry for tensor in graph.initializer for entry in tensor.external_data if entry.key == "location"]
+    tensors = list(_tensors(graph, *model.functions))
+    entries = [entry for tensor in tensors for entry in tensor.external_data if entry.key == "location"]
     return Signature(
         tuple(_spec(value) for value in graph.input if value.name not in weights),
         tuple(_spec(value) for value in graph.output),
         frozenset(entry.value for entry in entries),
     )
+
+
+def _tensors(*bodies: Any) -> Iterator[Any]:
+    """Every TensorProto of these graphs and functions, and of all that is in them."""
+    for body in bodies:
+        yield from getattr(body, "initializer", ())
+        sparse = list(getattr(body, "sparse_initializer", ()))
+        for attribute in [attribute for node in body.node for attribute in node.attribute]:
+            yield from _tensors(attribute.g, *attribute.graphs)
+            yield from (attribute.t, *attribute.tensors)
+            sparse += [attribute.sparse_tensor, *attribute.sparse_tensors]
+        for tensor in sparse:
+            yield from (tensor.values, tensor.indices)
 
 
 def _spec(value: Any) -> TensorSpec:
@@ -86,19 +110,39 @@ def weights(draw: st.DrawFn, name: str) -> Any:
 
 
 @st.composite
+def attribute_values(draw: st.DrawFn, depth: int = 2) -> dict[str, Any]:
+    """Attributes of a node: none, or one of any kind, with weights and nodes inside."""
+    kind = draw(st.sampled_from(["none", "int", "floats", "tensor", "tensors", "sparse", "graph", "graphs"]))
+    if kind in ("graph", "graphs") and depth:
+        nodes = [helper.make_node("Op", [], ["inner"], **draw(attribute_values(depth - 1)))]
+        outputs = [helper.make_tensor_value_info("inner", TensorProto.STRING, None)]
+        body = helper.make_graph(nodes, "body", [], outputs, [draw(weights("inner"))])
+        return {"body": body if kind == "graph" else [body, body]}
+    values: dict[str, Any] = {"int": 1, "floats": [1.0, 2.5], "tensor": draw(weights("t"))}
+    values["tensors"] = [draw(weights("t")), values["tensor"]]
+    values["sparse"] = SparseTensorProto(values=draw(weights("v")), indices=draw(weights("i")), dims=[4])
+    return {"value": values[kind]} if kind in values else {}
+
+
+@st.composite
 def model_bytes(draw: st.DrawFn) -> bytes:
     """A model with anything around its inputs and outputs; in either order of the graph and the rest."""
     taken = draw(st.lists(names, min_size=2, max_size=6, unique=True))
     inputs = draw(st.lists(values(taken), max_size=4, unique_by=lambda value: value.name))
     outputs = draw(st.lists(values(taken), min_size=1, max_size=3, unique_by=lambda value: value.name))
     initializers = [draw(weights(name)) for name in draw(st.lists(st.sampled_from(taken), max_size=3, unique=True))]
-    body = helper.make_graph([], "body", [], [helper.make_tensor_value_info("inner", TensorProto.STRING, None)])
-    attributes: dict[str, Any] = draw(st.sampled_from([{}, {"to": 1}, {"ratios": [1.0, 2.5]}, {"body": body}]))
+    attributes = draw(attribute_values())
     nodes = [helper.make_node("Op", taken, ["y"], doc_string=draw(texts), **attributes)]
     graph = helper.make_graph(nodes, draw(names), inputs, outputs, initializers, doc_string=draw(texts))
     graph.value_info.extend(draw(st.lists(values(taken), max_size=2)))
+    inner = [helper.make_node("Op", [], ["y"], **draw(attribute_values()))]
+    function = helper.make_function("own", "Fn", [], ["y"], inner, [helper.make_opsetid("own", 1)])
     model = helper.make_model(
-        graph, producer_name=draw(texts), doc_string=draw(texts), ir_version=draw(st.sampled_from([3, 8, 10]))
+        graph,
+        producer_name=draw(texts),
+        doc_string=draw(texts),
+        ir_version=draw(st.sampled_from([3, 8, 10])),
+        functions=[function],
     )
     helper.set_model_props(model, draw(st.dictionaries(names, texts, max_size=3)))
     if draw(st.booleans()):
@@ -140,6 +184,30 @@ def test_the_weights_are_stepped_over_and_not_read(tmp_path: Path) -> None:
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert [spec.name for spec in (*signature.inputs, *signature.outputs)] == ["x", "y"]
     assert grown < 64 << 10, "kilobytes; the weights were read"
+
+
+def nested(depth: int) -> bytes:
+    """A model whose graph holds a node with a graph and so on, and weights outside the file in the innermost."""
+    tensor = TensorProto(name="w", data_location=TensorProto.EXTERNAL)
+    tensor.external_data.add(key="location", value="w.bin")
+    inside = _field(5, tensor.SerializeToString())
+    for _ in range(depth):
+        inside = _field(1, _field(5, _field(6, inside)))
+    return _field(7, inside + _field(12, onnx_models.double().graph.output[0].SerializeToString()))
+
+
+def _field(number: int, content: bytes) -> bytes:
+    return _varint(number << 3 | 2) + _varint(len(content)) + content
+
+
+def test_weights_outside_the_file_are_found_in_subgraphs() -> None:
+    assert read(nested(30)).external == {"w.bin"}
+
+
+@pytest.mark.parametrize("depth", [40, 1000, 20_000])
+def test_a_model_that_nests_deeper_than_can_be_loaded_is_refused(depth: int) -> None:
+    with pytest.raises(ModelLoadError):
+        read(nested(depth))
 
 
 def _varint(number: int) -> bytes:

@@ -128,6 +128,42 @@ def test_external_data_that_is_missing_is_left_to_the_load(tmp_path: Path) -> No
     assert (info.nbytes, info.problem) == (path.stat().st_size, "")
 
 
+@pytest.mark.parametrize("location", ["/etc/hostname", "../w.bin", "sub/../../w.bin", "sub/../w.bin", "w.bin\0"])
+def test_external_data_elsewhere_is_a_problem_and_is_not_looked_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, location: str
+) -> None:
+    onnx_models.save(with_external_weights(location), tmp_path, "bad")
+    monkeypatch.setattr(os.path, "realpath", None)
+    problem = by_name(tmp_path)["bad"].problem
+    assert problem == f"external data {location!r} lies outside the model's folder"
+
+
+def test_a_link_to_external_data_elsewhere_is_a_problem(tmp_path: Path) -> None:
+    path = onnx_models.save(with_external_weights("link/w.bin"), tmp_path, "bad")
+    (tmp_path / "w.bin").write_bytes(bytes(8))
+    (path.parent / "link").symlink_to(tmp_path)
+    assert "lies outside the model's folder" in by_name(tmp_path)["bad"].problem
+
+
+def test_a_link_in_a_circle_is_left_to_the_load(tmp_path: Path) -> None:
+    path = onnx_models.save(with_external_weights("w.bin"), tmp_path, "odd")
+    (path.parent / "w.bin").symlink_to("w.bin")
+    assert by_name(tmp_path)["odd"].problem == ""
+
+
+def test_a_model_that_is_a_link_may_have_its_data_beside_what_it_links_to(tmp_path: Path) -> None:
+    """As in the cache of a model hub."""
+    blobs, version = tmp_path / "blobs", tmp_path / "models" / "linked" / "1"
+    blobs.mkdir()
+    version.mkdir(parents=True)
+    (blobs / "a1").write_bytes(with_external_weights("w.bin").SerializeToString())
+    (blobs / "b2").write_bytes(bytes(1000))
+    (version / "model.onnx").symlink_to(blobs / "a1")
+    (version / "w.bin").symlink_to(blobs / "b2")
+    info = by_name(tmp_path / "models")["linked"]
+    assert (info.problem, info.nbytes) == ("", (blobs / "a1").stat().st_size + 1000)
+
+
 @pytest.mark.parametrize("content", [b"", b"not a model", b"\x00" * 100])
 def test_a_file_that_is_no_model_has_a_problem_and_the_others_are_served(tmp_path: Path, content: bytes) -> None:
     single(tmp_path, "good")

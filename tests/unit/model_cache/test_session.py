@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import gc
+import subprocess
+import sys
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +173,31 @@ def test_an_input_passed_through_is_as_read_only_as_it_was(tmp_path: Path) -> No
     assert not (y.flags.writeable and np.shares_memory(x, y)), "a process can write to the request's bytes"
 
 
+def test_an_output_may_be_written_to(tmp_path: Path) -> None:
+    session = open_model(tmp_path, onnx_models.double())
+    assert session.run({"x": X})["y"].flags.writeable
+
+
+@pytest.mark.parametrize("dtype", ["<U3", "V8", ">f4", "datetime64[s]"])
+def test_a_dtype_that_onnx_lacks_is_told_with_the_name_of_the_input(tmp_path: Path, dtype: str) -> None:
+    session = open_model(tmp_path, onnx_models.double())
+    with pytest.raises(RuntimeError, match=r"input 'x' has dtype .*, which ONNX does not have"):
+        session.run({"x": np.zeros((1, 4), dtype)})
+
+
+def test_a_session_keeps_its_device_alive(tmp_path: Path) -> None:
+    path = onnx_models.save(onnx_models.double(), tmp_path, "double")
+    device = CpuDevice()
+    session = Session.open(ModelInfo("double", "1", path, 1, (), ()), device, 1)
+    kept = weakref.ref(device)
+    del device
+    gc.collect()
+    assert kept() is not None
+    del session
+    gc.collect()
+    assert kept() is None
+
+
 @pytest.mark.parametrize(
     "inputs",
     [
@@ -223,6 +251,32 @@ def test_a_relative_path_is_not_told_either(tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(ModelLoadError) as caught:
         Session.open(broken(Path(), without_its_weights("weights.bin")), CpuDevice(), 1)
     assert str(tmp_path) not in caught.value.message
+
+
+def test_a_path_with_blanks_is_not_told_either(tmp_path: Path) -> None:
+    folder = tmp_path / "my own models"
+    folder.mkdir()
+    with pytest.raises(ModelLoadError, match=r'"weights\.bin"') as caught:
+        Session.open(broken(folder, without_its_weights("weights.bin")), CpuDevice(), 1)
+    assert "own" not in caught.value.message
+
+
+def test_the_name_of_an_operator_is_told_although_it_looks_like_a_path(tmp_path: Path) -> None:
+    proto = graphs.graph(node("Relu", ["x"], ["y"], name="/encoder/layer 0/activation"))
+    with pytest.raises(ModelLoadError, match="/encoder/layer 0/activation"):
+        Session.open(broken(tmp_path, proto.SerializeToString().replace(b"Relu", b"Rexu")), CpuDevice(), 1)
+
+
+def test_nothing_is_sent_or_kept_for_the_makers_of_onnxruntime(tmp_path: Path) -> None:
+    """The runtime would write a device id and its queue of reports; the environment lacks `CI`, which stops it too."""
+    environment = {"HOME": str(tmp_path), "TMPDIR": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"}
+    source = (
+        "from ndserve.devices.cpu import CpuDevice\n"
+        "from ndserve.model_cache.session import check_runtime\n"
+        "check_runtime(CpuDevice())"
+    )
+    subprocess.run([sys.executable, "-c", source], env=environment, check=True, timeout=50)
+    assert list(tmp_path.rglob("*")) == []
 
 
 def test_a_file_that_has_gone_is_a_modelloaderror(tmp_path: Path) -> None:
