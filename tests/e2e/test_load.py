@@ -33,18 +33,25 @@ def alone(images: HostArray) -> HostArray:
 
 
 def test_500_submits_at_once_share_batches_and_each_gets_its_own_result(
-    server: RunningServer, images: HostArray, alone: HostArray
+    server: RunningServer, pipe: Pipe, images: HostArray, alone: HostArray
 ) -> None:
+    """All of them arrive while the lane is busy: how they batch is then the server's doing, not the machine's."""
     chosen = np.random.default_rng(500).integers(len(images), size=500)
 
-    async def one(connection: Connection, number: int) -> HostArray:
-        task_id = await connection.submit("/process_np_array?model=digits", images[number])
+    async def submit(connection: Connection, number: int) -> str:
+        return await connection.submit("/process_np_array?model=digits", images[number])
+
+    async def fetch(connection: Connection, task_id: str) -> HostArray:
         return (await connection.call("GET", f"/result/{task_id}?wait=40")).array
 
     async def test() -> tuple[list[HostArray], float]:
-        async with connections(server, 500) as opened:
-            pairs = zip(opened, chosen, strict=True)
-            results = await asyncio.gather(*(one(connection, number) for connection, number in pairs))
+        async with connections(server, 501) as (holder, *opened):
+            holder.send("POST", f"/tasks/fifo?wait=40&path={pipe.path}", npy([0]))
+            await pipe.reached()
+            ids = await asyncio.gather(*map(submit, opened, chosen))
+            fetching = asyncio.gather(*map(fetch, opened, ids))
+            pipe.release()
+            results = await fetching
             health = await opened[0].call("GET", "/health")
             return results, health.document["batches"]["mean_size"]
 

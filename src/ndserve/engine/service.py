@@ -69,7 +69,7 @@ class InferenceService:
         self.worker = Worker(targets, lane, cache, clock, self._settle, self._die)
         self._clock = clock
         self._on_dead = on_dead
-        self._live: dict[str, Task] = {}
+        self.live: dict[str, Task] = {}  # accepted, and not ended yet
         self._live_bytes = 0
         self.waiters = Waiters()
         self._ids = RandomIds()
@@ -128,7 +128,7 @@ class InferenceService:
         task = Task(self._ids.next(), *admitted, created=now)
         self.check_room(task.input_bytes)
         stored = self.store.put([task], now)
-        self._live[task.id] = task
+        self.live[task.id] = task
         self._live_bytes += task.input_bytes
         if stored is not DONE:
             await self._stored(task, stored)
@@ -143,7 +143,7 @@ class InferenceService:
             UnknownTaskError: there is none.
             GoneError: it was removed lately.
         """
-        task = self._live.get(task_id) or await self.store.get(task_id)
+        task = self.live.get(task_id) or await self.store.get(task_id)
         if task is None:
             raise UnknownTaskError(f"no task has the id {task_id!r}; it may have been forgotten")
         if isinstance(task, Gone):
@@ -179,22 +179,22 @@ class InferenceService:
             self.cancel(task)
             raise
         except Exception:
-            if self._live.pop(task.id, None):
+            if self.live.pop(task.id, None):
                 self._live_bytes -= task.input_bytes
             raise
 
     async def drain(self, seconds: float) -> None:
         """Take no new tasks, finish the accepted ones within `seconds`, and fail those that are left then."""
         self.closing = True
-        if self._live:
+        if self.live:
             self._empty.clear()
             try:
                 async with asyncio.timeout(seconds):
                     await self._empty.wait()
             except TimeoutError:
-                logger.warning("%d tasks were not finished within %g s of draining", len(self._live), seconds)
+                logger.warning("%d tasks were not finished within %g s of draining", len(self.live), seconds)
         failure = ShuttingDownError("the server shut down before the task was finished; submit it again").failure()
-        self._settle([(task, None, failure) for task in list(self._live.values())])
+        self._settle([(task, None, failure) for task in list(self.live.values())])
 
     async def close(self) -> None:
         """Stop everything; `drain` comes first where tasks matter."""
@@ -213,7 +213,7 @@ class InferenceService:
         return {
             "queue": {
                 "queued": len(self.worker.batcher),
-                "live": len(self._live),
+                "live": len(self.live),
                 "bytes": self._live_bytes,
                 "max_tasks": self.bounds.tasks,
                 "max_bytes": self.bounds.nbytes,
@@ -241,9 +241,9 @@ class InferenceService:
             raise EngineDeadError(f"the engine has stopped: {self.dead}")
         if self.closing:
             raise ShuttingDownError("the server is shutting down and takes no new tasks")
-        if len(self._live) >= self.bounds.tasks or self._live_bytes + nbytes > self.bounds.nbytes:
+        if len(self.live) >= self.bounds.tasks or self._live_bytes + nbytes > self.bounds.nbytes:
             raise QueueFullError(
-                f"the queue holds {len(self._live)} of {self.bounds.tasks} tasks and {self._live_bytes} of"
+                f"the queue holds {len(self.live)} of {self.bounds.tasks} tasks and {self._live_bytes} of"
                 f" {self.bounds.nbytes} bytes, which leaves no room for {nbytes} bytes more;"
                 f" try again in {QueueFullError.retry_after} s"
             )
@@ -255,6 +255,7 @@ class InferenceService:
         """
         now = self._clock()
         settled: list[Task] = []
+        state = TaskState.SUCCEEDED
         for task, outputs, failure in outcomes:
             if not task.live:
                 self._late += 1
@@ -264,10 +265,11 @@ class InferenceService:
             self._live_bytes -= task.input_bytes
             state = TaskState.SUCCEEDED if outputs is not None else TaskState.FAILED if failure else TaskState.CANCELLED
             task.settle(state, now, outputs=outputs, failure=failure)
-            self._ended[state] += 1
-            del self._live[task.id]
+            del self.live[task.id]
             settled.append(task)
-        if not self._live:
+        if settled:  # the outcomes of one call are all of one kind
+            self._ended[state] += len(settled)
+        if not self.live:
             self._empty.set()
         committed = self.store.finish(settled)
         if committed is DONE:
@@ -292,7 +294,7 @@ class InferenceService:
         self.dead = reason
         logger.critical("the engine has stopped: %s", reason)
         failure = EngineDeadError(f"the engine has stopped: {reason}").failure()
-        self._settle([(task, None, failure) for task in list(self._live.values())])
+        self._settle([(task, None, failure) for task in list(self.live.values())])
         self._on_dead(reason)
 
     def _sweep(self) -> None:

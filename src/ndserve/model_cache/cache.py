@@ -34,7 +34,7 @@ Wanted: TypeAlias = dict[ModelKey, ModelInfo]
 
 @dataclass(slots=True, eq=False)
 class Resident:
-    """A model in the books, and who uses it. It has no session while its load is under way."""
+    """A model in the books, and who uses it. It has no session until it is loaded, nor once it is evicted."""
 
     info: ModelInfo
     session: Session | None = None
@@ -195,10 +195,10 @@ class ModelCache:
         if plan is None:
             return None
         self.evictions += len(plan)
-        doomed = [self._models.pop(key).session for key in plan]
+        evicted = [self._models.pop(key) for key in plan]
         for info in missing:
             resident = self._models[_key(info)] = Resident(info)
-            resident.load = asyncio.create_task(self._load(resident, doomed))
+            resident.load = asyncio.create_task(self._load(resident, evicted))
         residents = [self._models[key] for key in wanted]
         _hold(residents)
         return residents
@@ -232,14 +232,11 @@ class ModelCache:
             self._problems[next(iter(wanted))] = message
         raise ModelTooLargeError(message)
 
-    async def _load(self, resident: Resident, doomed: list[Session | None]) -> str:
-        """Make the session, or say why that fails.
-
-        It says so, instead of raising, because one error for all who wait would keep their sessions alive.
-        """
+    async def _load(self, resident: Resident, evicted: list[Resident]) -> str:
+        """Make the session, or say why that fails: by what it gives, because nobody may be left to catch an error."""
         key = _key(resident.info)
         try:
-            opening = asyncio.get_running_loop().run_in_executor(self._loader, self._open, resident.info, doomed)
+            opening = asyncio.get_running_loop().run_in_executor(self._loader, self._open, resident.info, evicted)
             resident.session, resident.load_seconds = await opening
         except ModelLoadError as error:
             self._problems[key] = error.message
@@ -254,9 +251,11 @@ class ModelCache:
         logger.info("loaded model %s/%s in %.2f s", *key, resident.load_seconds)
         return ""
 
-    def _open(self, info: ModelInfo, doomed: list[Session | None]) -> tuple[Session, float]:
-        """On the loader's thread: free the evicted sessions before the new one takes memory. Gives the seconds, too."""
-        doomed.clear()
+    def _open(self, info: ModelInfo, evicted: list[Resident]) -> tuple[Session, float]:
+        """The session, and the seconds that it took; on the loader's thread."""
+        for resident in evicted:
+            # Before the new session takes memory. Some caller's traceback may hold the entry for longer.
+            resident.session = None
         started = self._clock()
         return self._open_session(info), self._clock() - started
 

@@ -93,9 +93,8 @@ class HotRoutes:
             body = problem(500, "internal", problems.INTERNAL)
             answer = 500, problems.MEDIA_TYPE, (body,), [], None
         status, content_type, chunks, headers, delivers = answer
-        fields = _fields(content_type, sum(map(len, chunks)))
-        if headers:
-            fields = [*fields, *headers]
+        length = b"%d" % sum(map(len, chunks))
+        fields = [(b"content-type", content_type), (b"content-length", length), *headers]
         await send({"type": "http.response.start", "status": status, "headers": fields})
         for chunk in chunks[:-1]:
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
@@ -139,7 +138,7 @@ class HotRoutes:
         """GET /result/{task_id} and GET /tasks/{task_id}/result."""
         service = self._service
         wait = _wait_only(scope["query_string"])
-        task = await service.find(name)
+        task = service.live.get(name) or await service.find(name)
         if task.live and wait:
             await until_settled(service.waiters, task, receive, wait)
         if task.live:
@@ -176,7 +175,8 @@ def _time(seconds: float | None) -> datetime | None:
 
 
 def _accepted(task: Task) -> bytes:
-    return b'{"task_id":"%b","status":"%b"}' % (task.id.encode(), task.state.value.encode())
+    """The answer for a live task."""
+    return f'{{"task_id":"{task.id}","status":"{task.state}"}}'.encode()
 
 
 async def _outcome(task: Task, headers: dict[bytes, bytes]) -> Answer:
@@ -204,12 +204,6 @@ def _method_not_allowed(handlers: dict[str, Handler]) -> Answer:
     allowed = ", ".join(handlers)
     body = problem(405, "method_not_allowed", f"this path answers {allowed}")
     return 405, problems.MEDIA_TYPE, (body,), [(b"allow", allowed.encode())], None
-
-
-@lru_cache(maxsize=1024)
-def _fields(content_type: bytes, length: int) -> Headers:
-    """The headers that describe a body; not to be changed."""
-    return [(b"content-type", content_type), (b"content-length", b"%d" % length)]
 
 
 @lru_cache(maxsize=1024)

@@ -164,6 +164,19 @@ def test_a_load_that_a_pinned_model_came_before_is_refused_while_it_waits() -> N
     run(main())
 
 
+def test_what_can_never_fit_is_refused_without_waiting_in_line() -> None:
+    async def main() -> None:
+        async with a_cache(3) as (cache, _):
+            await use(cache, PINNED, A)
+            with cache.lease([A]):
+                first, second = await start(use(cache, info("two", 2)), use(cache, info("three", 3)))
+                assert not first.done()
+                assert isinstance(second.exception(), ModelTooLargeError)
+            await first
+
+    run(main())
+
+
 def test_a_load_goes_on_when_the_pinned_model_before_it_fails() -> None:
     async def main() -> None:
         async with a_cache(3) as (cache, loads):

@@ -109,6 +109,10 @@ def weights(draw: st.DrawFn, name: str) -> Any:
     return tensor
 
 
+def sparse_weights() -> st.SearchStrategy[Any]:
+    return st.builds(SparseTensorProto, values=weights("v"), indices=weights("i"), dims=st.just([4]))
+
+
 @st.composite
 def attribute_values(draw: st.DrawFn, depth: int = 2) -> dict[str, Any]:
     """Attributes of a node: none, or one of any kind, with weights and nodes inside."""
@@ -120,7 +124,7 @@ def attribute_values(draw: st.DrawFn, depth: int = 2) -> dict[str, Any]:
         return {"body": body if kind == "graph" else [body, body]}
     values: dict[str, Any] = {"int": 1, "floats": [1.0, 2.5], "tensor": draw(weights("t"))}
     values["tensors"] = [draw(weights("t")), values["tensor"]]
-    values["sparse"] = SparseTensorProto(values=draw(weights("v")), indices=draw(weights("i")), dims=[4])
+    values["sparse"] = draw(sparse_weights())
     return {"value": values[kind]} if kind in values else {}
 
 
@@ -134,6 +138,7 @@ def model_bytes(draw: st.DrawFn) -> bytes:
     attributes = draw(attribute_values())
     nodes = [helper.make_node("Op", taken, ["y"], doc_string=draw(texts), **attributes)]
     graph = helper.make_graph(nodes, draw(names), inputs, outputs, initializers, doc_string=draw(texts))
+    graph.sparse_initializer.extend(draw(st.lists(sparse_weights(), max_size=1)))
     graph.value_info.extend(draw(st.lists(values(taken), max_size=2)))
     inner = [helper.make_node("Op", [], ["y"], **draw(attribute_values()))]
     function = helper.make_function("own", "Fn", [], ["y"], inner, [helper.make_opsetid("own", 1)])
