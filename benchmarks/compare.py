@@ -36,16 +36,18 @@ UVICORN = [
 
 
 OBVIOUS = "FastAPI, dict, thread"
+BOUNDARY = "benchmark"
 
 
 @dataclass(frozen=True)
 class Contender:
-    """A server to start, and what to ask of it."""
+    """A server to start, and what to ask of it. `form` wraps the array as an HTML form does."""
 
     name: str
     command: list[str]
     path: str
     result: str | None = None
+    form: bool = False
 
 
 @dataclass(frozen=True)
@@ -96,9 +98,10 @@ def cpu_seconds(pid: int) -> float:
 def measure(contender: Contender, pid: int, port: int, body: Path, seconds: int, core: int) -> Sample:
     """One load of 64 connections by wrk, on a core of its own."""
     scripts = Path(__file__).parent
-    arguments = [str(body)]
+    arguments = [str(body.with_suffix(".form") if contender.form else body)]
     if contender.result is not None:
-        arguments += [contender.path, contender.result]
+        content_type = f"multipart/form-data; boundary={BOUNDARY}" if contender.form else "application/x-npy"
+        arguments += [content_type, contender.path, contender.result]
     script = scripts / ("call.lua" if contender.result is None else "tasks.lua")
     load = ["taskset", "-c", str(core), "wrk", "-t1", "-c64", f"-d{seconds}s", "-s", str(script)]
     load += [f"http://127.0.0.1:{port}{contender.path}", "--", *arguments]
@@ -119,6 +122,8 @@ def compare(contenders: list[Contender], array: HostArray, rounds: int, seconds:
     with contextlib.ExitStack() as stack:
         body = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "body.npy"
         body.write_bytes(b"".join(write_npy(array)))
+        head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="file"; filename="array.npy"\r\n\r\n'
+        body.with_suffix(".form").write_bytes(head.encode() + body.read_bytes() + f"\r\n--{BOUNDARY}--\r\n".encode())
         servers = []
         for number, contender in enumerate(contenders):
             port = 18_080 + number
@@ -128,17 +133,17 @@ def compare(contenders: list[Contender], array: HostArray, rounds: int, seconds:
                 sample = measure(contender, pid, port, body, seconds, load_core)
                 if number >= 0:
                     samples[contender.name].append(sample)
-                print(f"\r{contender.name:24} round {number + 1}/{rounds}", end="", file=sys.stderr, flush=True)
+                print(f"\r{contender.name:28} round {number + 1}/{rounds}", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
     return samples
 
 
 def report(title: str, samples: dict[str, list[Sample]], base: str, unit: str) -> None:
-    print(f"\n{title}\n{'':24}{unit + '/s':>14}{'CPU us/' + unit:>16}{'CPU ratio':>12}{'rate ratio':>12}")
+    print(f"\n{title}\n{'':28}{unit + '/s':>14}{'CPU us/' + unit:>16}{'CPU ratio':>12}{'rate ratio':>12}")
     for name, own in samples.items():
         pairs = list(zip(own, samples[base], strict=True))
         print(
-            f"{name:24}{statistics.median(s.rate for s in own):14,.0f}{statistics.median(s.cpu_us for s in own):16.1f}"
+            f"{name:28}{statistics.median(s.rate for s in own):14,.0f}{statistics.median(s.cpu_us for s in own):16.1f}"
             f"{statistics.median(s.cpu_us / b.cpu_us for s, b in pairs):12.2f}"
             f"{statistics.median(s.rate / b.rate for s, b in pairs):12.2f}"
         )
@@ -162,10 +167,10 @@ def main() -> None:
             samples = compare(contenders, array, options.rounds, options.seconds)
             report("One synchronous request of a tiny model, 64 bytes", samples, "bare uvicorn", "request")
         if options.what in (None, "tasks"):
+            rival = [*UVICORN, "benchmarks.rivals:obvious"]
             contenders = [
-                Contender(
-                    "FastAPI, dict, thread", [*UVICORN, "benchmarks.rivals:obvious"], "/process_np_array", "/result/%s"
-                ),
+                Contender(OBVIOUS, rival, "/process_np_array", "/result/%s", form=True),
+                Contender(f"{OBVIOUS}, raw", rival, "/process_raw_array", "/result/%s"),
                 Contender("ndserve", serve, "/process_np_array?model=tiny", "/result/%s?wait=10"),
             ]
             samples = compare(contenders, array, options.rounds, options.seconds)

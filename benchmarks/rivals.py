@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI, Request, Response, UploadFile
 
 Message = MutableMapping[str, Any]
 
@@ -49,12 +49,22 @@ if "TINY_MODEL" in os.environ:
     threading.Thread(target=work, args=[os.environ["TINY_MODEL"]], daemon=True).start()
 
 
-@obvious.post("/process_np_array")
-async def submit(request: Request) -> dict[str, str]:
-    array = np.load(io.BytesIO(await request.body()))
+def enqueue(body: bytes) -> dict[str, str]:
     task_id = str(uuid.uuid4())
-    tasks.put((task_id, array))
+    tasks.put((task_id, np.load(io.BytesIO(body))))
     return {"task_id": task_id, "status": "queued"}
+
+
+@obvious.post("/process_np_array")
+async def submit(file: UploadFile) -> dict[str, str]:
+    """As FastAPI's tutorial takes a file."""
+    return enqueue(await file.read())
+
+
+@obvious.post("/process_raw_array")
+async def submit_raw(request: Request) -> dict[str, str]:
+    """As somebody does who has measured the form."""
+    return enqueue(await request.body())
 
 
 @obvious.get("/result/{task_id}")

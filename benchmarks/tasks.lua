@@ -1,5 +1,5 @@
 -- wrk: post the body, then get the result by the id that came back, until it is there. A unit is one task.
--- Arguments: the body's file, the submit's path, the result's path with %s for the id.
+-- Arguments: the body's file, its Content-Type, the submit's path, the result's path with %s for the id.
 local submit, result
 local waiting = {}
 finished = 0
@@ -11,8 +11,8 @@ end
 
 function init(arguments)
     local file = assert(io.open(arguments[1], "rb"))
-    submit = wrk.format("POST", arguments[2], {["Content-Type"] = "application/x-npy"}, file:read("*a"))
-    result = arguments[3]
+    submit = wrk.format("POST", arguments[3], {["Content-Type"] = arguments[2]}, file:read("*a"))
+    result = arguments[4]
     file:close()
 end
 
