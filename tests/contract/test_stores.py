@@ -149,17 +149,6 @@ async def test_lists_may_be_empty(name: str) -> None:
         assert store.usage().tasks == 1
 
 
-@on_a_loop
-async def test_unfinished_tasks_come_oldest_first_and_without_those_that_have_ended(name: str) -> None:
-    async with opened(name) as store:
-        tasks = [new(number, created=float(index)) for index, number in enumerate([5, 3, 9, 1])]
-        await store.put(tasks[:1], 0.0)
-        await store.put(tasks[1:], 3.0)
-        tasks[2].start(4.0)
-        await store.finish([end(tasks[1], 4.0)])
-        assert [task.id for task in await store.unfinished()] == [tasks[index].id for index in (0, 2, 3)]
-
-
 # bounds
 
 

@@ -75,10 +75,6 @@ class TaskStore(Protocol):
         """The task, a trace of it when it was removed lately, or None."""
         ...
 
-    async def unfinished(self) -> list[Task]:
-        """Every task that has not ended, oldest first."""
-        ...
-
     def sweep(self, now: float, limit: int) -> int:
         """Remove up to `limit` results whose time is over, and forget old traces. Gives the number removed."""
         ...

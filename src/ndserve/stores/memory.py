@@ -73,9 +73,6 @@ class MemoryStore:
         trace = self._traces.get(task_id)
         return trace[1] if trace else None
 
-    async def unfinished(self) -> list[Task]:
-        return [task for task in self._tasks.values() if task.live]
-
     def sweep(self, now: float, limit: int) -> int:
         removed = 0
         while removed < limit and self._ended:
