@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.util import find_spec
 from textwrap import shorten
 
 from ndserve.devices.base import Device, DeviceUnavailableError
@@ -19,9 +20,9 @@ def _open_cuda(index: int) -> Device:
         # Imported here alone: CuPy is an optional library, and importing it takes a second.
         from ndserve.devices.cuda import CudaDevice
     except ModuleNotFoundError as error:
+        missing = "CuPy" if find_spec("cupy") is None else error.name
         raise DeviceUnavailableError(
-            f"CuPy or a companion is not installed (no module {error.name}; pip install 'ndserve[cuda12]' or"
-            " 'ndserve[cuda13]')"
+            f"{missing} is not installed (pip install 'ndserve[cuda12]' or 'ndserve[cuda13]')"
         ) from None
     except ImportError as error:
         # CuPy frames its reason in a page of advice; the cause is the reason itself.

@@ -54,14 +54,14 @@ def test_cpu_gives_the_cpu() -> None:
 def test_auto_without_cupy_gives_the_cpu_and_says_what_is_missing() -> None:
     device, why = open_device("auto")
     assert isinstance(device, CpuDevice)
-    assert why.startswith("no GPU can be used: CuPy or a companion is not installed")
+    assert why.startswith("no GPU can be used: CuPy is not installed")
     assert "ndserve[cuda12]" in why
 
 
 @pytest.mark.usefixtures("without_cupy")
 @pytest.mark.parametrize("name", ["cuda", "cuda:0", "cuda:3"])
 def test_cuda_without_cupy_is_an_error_that_says_what_is_missing(name: str) -> None:
-    with pytest.raises(DeviceUnavailableError, match="CuPy or a companion is not installed"):
+    with pytest.raises(DeviceUnavailableError, match="CuPy is not installed"):
         open_device(name)
 
 
