@@ -135,7 +135,7 @@ class ModelLoadError(NdserveError):
 
 
 class ModelTooLargeError(NdserveError):
-    """The model alone exceeds the cache's whole budget."""
+    """The model, or the set of models that a process calls, can never fit beside the pinned ones."""
 
     code = "model_too_large"
     status = 507

@@ -86,6 +86,10 @@ class Batcher:
         self._queues[task.key].rows -= task.rows
         return True
 
+    def has(self, target: TargetKey) -> bool:
+        """Whether tasks of a target wait in queues. Looks at every key."""
+        return any(queue.rows > 0 and _target(key) == target for key, queue in self._queues.items())
+
     def put_back(self, batch: Batch) -> None:
         """Take back a batch that has to run again. It stays as it is and runs before anything that is queued."""
         self._returned.append(batch)

@@ -186,7 +186,7 @@ class Worker:
                 self.batcher.release(target.key)
                 self._pump()
                 # Not evicted again before it has had its turn, which a busy lane may put off.
-                while self._lane.in_flight and self._cache.room_wanted and target.key not in self._served:
+                while self._cache.room_wanted and self._lane.in_flight and self._has_turn_to_come(target):
                     self._turned.clear()
                     await self._turned.wait()
         except Exception as error:
@@ -194,6 +194,9 @@ class Worker:
             failure = error.failure() if isinstance(error, NdserveError) else _failure(target, error)
             self._on_outcomes([(task, None, failure) for task in self.batcher.drop(target.key)])
             self.wake()
+
+    def _has_turn_to_come(self, target: Target) -> bool:
+        return target.key not in self._served and self.batcher.has(target.key)
 
     async def _probe(self, target: Target) -> None:
         """Judge the batch safety of a model that has just been loaded, where random inputs can tell."""

@@ -289,3 +289,18 @@ def test_a_limit_that_has_grown_counts_for_the_tasks_that_wait_already() -> None
     assert names(queue.next_batch(0.0)) == "a"
     limits[A] = Limits(8)
     assert names(queue.next_batch(0.0)) == "bc"
+
+
+def test_a_target_has_tasks_until_the_last_one_is_taken_or_discarded() -> None:
+    queue = batcher(Limits(1))
+    fill(queue, A, "a", "b")
+    target = (A.target, A.version)
+    assert queue.has(target)
+    taken = queue.next_batch(0.0)
+    assert taken is not None
+    assert queue.has(target)
+    assert not queue.has(("another", "1"))
+    (left,) = queue.drop(target)
+    queue.add(left, 1.0)
+    queue.discard(left)
+    assert not queue.has(target)
