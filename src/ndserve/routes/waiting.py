@@ -28,6 +28,8 @@ async def until_settled(waiters: Waiters, task: Task, receive: Receive, seconds:
         finally:
             if task.live:
                 waiters.remove(task, waiter)
+        if not task.live:  # it ended in the same turn in which the waiter gave up, and wakes nobody any more
+            return True
         seconds -= PATIENCE
     return await _watched(waiters, task, receive, seconds)
 
