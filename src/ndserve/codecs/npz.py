@@ -58,6 +58,9 @@ class NpzCodec:
         return Payload(b"application/x-npz", (buffer.getbuffer(),))
 
 
+_UNREADABLE = "the archive is encrypted or compressed in another way than deflate"
+
+
 def _check_directory(body: Buffer) -> None:
     """Refuse an archive whose directory alone would cost more than any honest one.
 
@@ -94,7 +97,7 @@ def _members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
 
 def _read(archive: zipfile.ZipFile, member: zipfile.ZipInfo, budget: Budget) -> HostArray:
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise NotImplementedError
+        raise MalformedBodyError(_UNREADABLE)
     with archive.open(member) as file:
         # One byte too many is enough to tell: what it inflates to counts, whatever the directory says.
         data = file.read(MAX_HEAD + budget.left + 1)
@@ -110,4 +113,4 @@ def _faults_mapped() -> Iterator[None]:
     except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, ValueError, OverflowError) as error:
         raise MalformedBodyError(f"the archive cannot be read: {excerpt(str(error))}") from None
     except RuntimeError:  # NotImplementedError is one too
-        raise MalformedBodyError("the archive is encrypted or compressed in another way than deflate") from None
+        raise MalformedBodyError(_UNREADABLE) from None
