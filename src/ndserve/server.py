@@ -33,7 +33,7 @@ def run(settings: Settings) -> int:
     service: InferenceService = app.state.service
     server = Server(_config(app, settings), service, settings.drain_seconds)
     # What exists now stays: the collector need not look at it again. And with thousands of tasks in flight and kept,
-    # its default of every 700 new objects costs a tenth of a request.
+    # its default of every 700 new objects cost a twentieth of a request.
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
     server.run()
