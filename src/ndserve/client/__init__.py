@@ -1,0 +1,61 @@
+"""The Python client: arrays in, arrays out, through broken connections and restarts of the server.
+
+::
+
+    from ndserve import Client
+
+    with Client("http://127.0.0.1:8076") as client:
+        probabilities = client.run("digits", image)
+        for result in client.map("digits", images):
+            ...
+
+`Client` blocks and may be shared by threads; `AsyncClient` has the same methods as coroutines. Both need NumPy and
+httpx2, and nothing of the server: ``pip install 'ndserve[client]'``.
+
+Every submit carries an Idempotency-Key, so a request whose answer was lost is sent again and the task runs once.
+"""
+
+try:
+    import httpx2 as _httpx  # noqa: F401
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        "ndserve's client needs httpx2: pip install 'ndserve[client]'", name=error.name
+    ) from error
+
+from ndserve.client.asynchronous import AsyncClient
+from ndserve.client.errors import (
+    ClientError,
+    ConflictError,
+    ConnectionFailedError,
+    GoneError,
+    InvalidInputError,
+    InvalidParameterError,
+    QueueFullError,
+    ServerError,
+    StoreFullError,
+    TaskFailedError,
+    UnexpectedAnswerError,
+    UnfinishedTaskError,
+    UnknownTargetError,
+    UnknownTaskError,
+)
+from ndserve.client.synchronous import Client
+
+__all__ = [
+    "AsyncClient",
+    "Client",
+    "ClientError",
+    "ConflictError",
+    "ConnectionFailedError",
+    "GoneError",
+    "InvalidInputError",
+    "InvalidParameterError",
+    "QueueFullError",
+    "ServerError",
+    "StoreFullError",
+    "TaskFailedError",
+    "UnexpectedAnswerError",
+    "UnfinishedTaskError",
+    "UnknownTargetError",
+    "UnknownTaskError",
+]

@@ -1,0 +1,238 @@
+"""Requests and answers as values: what goes out for a call, and what an answer means. Nothing here sends."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import uuid
+import zipfile
+from collections.abc import Mapping
+from typing import Any, NamedTuple, TypeAlias
+from urllib.parse import quote, urlencode
+
+import httpx2 as httpx
+import numpy as np
+
+from ndserve.client.errors import BY_CODE, FAILURES, REFUSALS, ServerError, TaskFailedError, UnexpectedAnswerError
+from ndserve.types import HostArray
+
+Inputs: TypeAlias = Any
+"""One array, or a mapping of arrays by input name; whatever `numpy.asarray` takes is an array."""
+
+Result: TypeAlias = HostArray | dict[str, HostArray]
+"""One array, or a dict by output name where the target has several. Writable, and the caller's own."""
+
+DEFAULT_URL = "http://127.0.0.1:8076"
+MAX_CONNECT = 10.0
+EXCERPT = 200
+_ARRAYS = "application/x-npy, application/x-npz"
+_TAGS = re.compile(r"<(script|style)\b.*?</\1>|<[^>]*>", re.DOTALL | re.IGNORECASE)
+
+
+class Call(NamedTuple):
+    """One request. `wait` is how long the server may take by request, on top of the client's own timeout."""
+
+    method: str
+    url: str
+    headers: Mapping[str, str] = {}
+    content: bytes | None = None
+    wait: float = 0.0
+
+
+def base_url(url: str) -> str:
+    """The address without a slash at its end.
+
+    Raises:
+        ValueError: it is no http or https address.
+    """
+    try:
+        parsed = httpx.URL(url)
+    except httpx.InvalidURL as error:
+        raise ValueError(f"{url!r} is not a URL: {error}") from None
+    if parsed.scheme not in ("http", "https") or not parsed.host or parsed.query or parsed.fragment:
+        raise ValueError(f"{url!r} is not the URL of a server; it looks like http://127.0.0.1:8076")
+    return url.rstrip("/")
+
+
+def without_password(url: str) -> str:
+    """The address as it may be shown."""
+    return str(httpx.URL(url).copy_with(username=None, password=None))
+
+
+def path(*parts: str) -> str:
+    """`/a/b`, with each part quoted."""
+    return "".join("/" + quote(part, safe="") for part in parts)
+
+
+def query(values: Mapping[str, Any]) -> str:
+    """`?a=1&b=true`, or nothing; names whose value is None are left out."""
+    texts = {name: _query_value(value) for name, value in values.items() if value is not None}
+    return "?" + urlencode(texts) if texts else ""
+
+
+def _query_value(value: Any) -> str:
+    if isinstance(value, (bool, np.bool_)):
+        return "true" if value else "false"
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return ",".join(str(each) for each in value)
+    return f"{value:.15g}" if isinstance(value, float) else str(value)
+
+
+def submission(
+    base: str, target: str, inputs: Inputs, options: Mapping[str, Any], key: str | None, wait: float
+) -> Call:
+    """The request that submits `inputs`; with `wait` its answer may be the result.
+
+    Raises:
+        TypeError: an array of Python objects.
+    """
+    content, media_type = encode(inputs)
+    headers = {"Content-Type": media_type, "Accept": _ARRAYS, "Idempotency-Key": key or uuid.uuid4().hex}
+    # Never more than was asked for: the rest of a millisecond would be a request of its own.
+    url = base + path("tasks", target) + query({**options, "wait": round(wait, 3) or None})
+    return Call("POST", url, headers, content, wait)
+
+
+def result_of(base: str, task_id: str, wait: float) -> Call:
+    """The request for a result, which waits for it on the server."""
+    url = base + path("result", task_id) + query({"wait": round(wait, 3) or None})
+    return Call("GET", url, {"Accept": _ARRAYS}, wait=wait)
+
+
+def encode(inputs: Inputs) -> tuple[bytes, str]:
+    """A body and its media type: `.npy` for one array, `.npz` for a mapping of them.
+
+    Raises:
+        TypeError: an array of Python objects, or a mapping that holds none.
+    """
+    if not isinstance(inputs, Mapping):
+        return _npy(_checked(inputs, "the array")), "application/x-npy"
+    if not inputs:
+        raise TypeError("a mapping of arrays must hold at least one")
+    body = io.BytesIO()
+    # As numpy.savez writes it, which has no place for an input called "file".
+    with zipfile.ZipFile(body, "w", zipfile.ZIP_STORED) as archive:
+        for name, array in inputs.items():
+            archive.writestr(f"{name}.npy", _npy(_checked(array, f"input {name!r}")))
+    return body.getvalue(), "application/x-npz"
+
+
+def _checked(value: Any, what: str) -> HostArray:
+    array: HostArray = np.asarray(value, order="C")
+    if array.dtype.hasobject:
+        raise TypeError(f"{what} holds Python objects, which are never sent; give it a dtype of numbers")
+    return array
+
+
+def _npy(array: HostArray) -> bytes:
+    head = io.BytesIO()
+    np.lib.format.write_array_header_1_0(head, np.lib.format.header_data_from_array_1_0(array))
+    return b"".join((head.getvalue(), array.reshape(-1).view(np.uint8).data))
+
+
+def decode(response: httpx.Response) -> Result:
+    """The arrays of an answer.
+
+    Raises:
+        UnexpectedAnswerError: it holds none, or they are cut off.
+    """
+    # From a BytesIO numpy.load copies once, into an array that may be written to.
+    try:
+        loaded = np.load(io.BytesIO(response.content), allow_pickle=False)
+        return loaded if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded.files}
+    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        raise unexpected(response, f"no arrays ({error})") from None
+
+
+def ticket(response: httpx.Response) -> str | None:
+    """The task id, where an answer has that instead of the result."""
+    if not _is_json(response):
+        return None
+    task_id = document(response).get("task_id")
+    return task_id if isinstance(task_id, str) else None
+
+
+def document(response: httpx.Response) -> dict[str, Any]:
+    """The JSON object of an answer.
+
+    Raises:
+        UnexpectedAnswerError: it is something else.
+    """
+    found = _json(response)
+    if not isinstance(found, dict):
+        raise unexpected(response, "no JSON object")
+    return found
+
+
+def error_of(response: httpx.Response, *, task_id: str | None = None) -> ServerError:
+    """The error that an answer reports. With `task_id` it is the answer of that task's result."""
+    problem = _json(response)
+    code = problem.get("code") if isinstance(problem, dict) else None
+    if not isinstance(problem, dict) or not isinstance(code, str):
+        return unexpected(response, "an error that is not ndserve's")
+    detail = str(problem.get("detail") or problem.get("title") or "no reason was given")
+    failed = code in FAILURES or (task_id is not None and code not in REFUSALS)
+    kind = TaskFailedError if failed else BY_CODE.get(code, ServerError)
+    return kind(response.status_code, code, detail, problem, task_id)
+
+
+def is_overload(response: httpx.Response) -> bool:
+    """Whether the same request may well succeed later: the server, or a proxy before it, is full or on its way up."""
+    if response.status_code in (429, 503):
+        return True
+    # A proxy says so while the server restarts; from ndserve itself a 504 is a task that took too long.
+    return response.status_code in (502, 504) and not _is_json(response)
+
+
+def unexpected(response: httpx.Response, what: str) -> UnexpectedAnswerError:
+    """An answer that makes no sense here, with as much of it as helps."""
+    text = " ".join(_TAGS.sub(" ", response.text[: 20 * EXCERPT]).split())
+    if _is_json(response) or response.headers.get("content-type", "").startswith("text/"):
+        said = f": {text[:EXCERPT]}…" if len(text) > EXCERPT else f": {text}" if text else ""
+    else:
+        said = ""
+    where = without_password(str(response.url.copy_with(query=None)))
+    if response.is_redirect:
+        said = f", which leads to {response.headers.get('location')}; use that server's URL"
+    detail = f"{where} answered with {what}{said}"
+    return UnexpectedAnswerError(response.status_code, "unexpected_answer", detail)
+
+
+def _is_json(response: httpx.Response) -> bool:
+    media_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+    return media_type == "application/json" or media_type.endswith("+json")
+
+
+def _json(response: httpx.Response) -> Any:
+    try:
+        return json.loads(response.content)
+    except (ValueError, RecursionError):
+        return None
+
+
+def http_options(timeout: float, headers: Mapping[str, str] | None) -> dict[str, Any]:
+    """How both clients set up httpx. The caller's threads or tasks bound the connections, so the pool does not."""
+    return {
+        "headers": {"User-Agent": "ndserve-client", "Accept-Encoding": "identity", **(headers or {})},
+        "limits": httpx.Limits(max_connections=None, max_keepalive_connections=256, keepalive_expiry=30.0),
+        "timeout": read_timeout(timeout, 0.0),
+        # This machine is never asked for through a proxy, whatever HTTP_PROXY says.
+        "mounts": dict.fromkeys(("all://127.0.0.1", "all://localhost", "all://[::1]")),
+    }
+
+
+def read_timeout(timeout: float, wait: float) -> httpx.Timeout:
+    """The limits of one request that the server may hold for `wait` seconds."""
+    return httpx.Timeout(timeout, connect=min(timeout, MAX_CONNECT), read=timeout + wait, pool=None)
+
+
+def request(call: Call, timeout: float) -> dict[str, Any]:
+    """A call as the arguments of httpx's `request`."""
+    return {
+        "method": call.method,
+        "url": call.url,
+        "headers": call.headers,
+        "content": call.content,
+        "timeout": read_timeout(timeout, call.wait),
+    }

@@ -1,0 +1,174 @@
+"""The delivery of one message: resolved once, to a checked address, without redirects, within its time."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, NamedTuple
+
+import httpcore2
+
+from ndserve.errors import InvalidParameterError
+from ndserve.webhooks.guard import Guard, RefusedAddressError
+from ndserve.webhooks.signing import Secret, sign
+
+TIMEOUT_SECONDS = 10.0
+"""For the whole exchange, the name's resolution included."""
+
+Resolve = Callable[[str, int], Awaitable[list[str]]]
+"""The addresses of a host, best first."""
+
+
+class Sent(NamedTuple):
+    """What came of an attempt: the receiver's status, or why there is none."""
+
+    status: int | None
+    error: str = ""
+
+    @property
+    def delivered(self) -> bool:
+        return self.status is not None and 200 <= self.status < 300
+
+    @property
+    def gone(self) -> bool:
+        """Whether the receiver wants no more of it (410, as Standard Webhooks has it)."""
+        return self.status == 410
+
+
+async def resolve(host: str, port: int) -> list[str]:
+    """The addresses that the system knows for a host."""
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return [str(address[4][0]) for address in found]
+
+
+class _Connection(httpcore2.AsyncNetworkStream):
+    """An open connection that does not outlive a TLS handshake that is cut off, as httpcore's own would."""
+
+    def __init__(self, stream: httpcore2.AsyncNetworkStream) -> None:
+        self._stream = stream
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109
+        return await self._stream.read(max_bytes, timeout)
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109
+        await self._stream.write(buffer, timeout)
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+    async def start_tls(
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109
+    ) -> httpcore2.AsyncNetworkStream:
+        try:
+            return await self._stream.start_tls(ssl_context, server_hostname, timeout)
+        except BaseException:  # a cancellation too, which is how the time for an exchange ends
+            await self._stream.aclose()
+            raise
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._stream.get_extra_info(info)
+
+
+class GuardedBackend(httpcore2.AsyncNetworkBackend):
+    """Connects to the addresses that the guard lets pass.
+
+    httpcore asks for a connection by name, and checks the certificate against that name afterwards. Between the two
+    the name is resolved here, once: nobody can answer differently a moment later.
+    """
+
+    def __init__(self, guard: Guard, resolve: Resolve) -> None:
+        self._guard = guard
+        self._resolve = resolve
+        self._network = httpcore2.AnyIOBackend()
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,  # noqa: ASYNC109 - httpcore calls it so
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore2.AsyncNetworkStream:
+        addresses = await self._resolve(host, port)
+        for address in addresses:
+            self._guard.check_address(host, port, address)
+        failure: Exception = OSError(f"{host} has no address")
+        # An address from which nothing comes back must not use up the time of the next.
+        share = None if timeout is None else timeout / max(1, len(addresses))
+        for address in addresses:
+            try:
+                return _Connection(await self._network.connect_tcp(address, port, share, local_address, socket_options))
+            except (httpcore2.NetworkError, httpcore2.TimeoutException) as error:
+                failure = error
+        raise failure
+
+    async def sleep(self, seconds: float) -> None:
+        await self._network.sleep(seconds)
+
+
+class Sender:
+    """Sends signed messages. It keeps no connection: the next message may have to go elsewhere by then."""
+
+    def __init__(
+        self,
+        guard: Guard,
+        secret: Secret,
+        *,
+        version: str = "",
+        timeout: float = TIMEOUT_SECONDS,
+        resolve: Resolve = resolve,
+        ssl_context: ssl.SSLContext | None = None,
+    ) -> None:
+        self._guard = guard
+        self._secret = secret
+        self._agent = f"ndserve/{version}".rstrip("/").encode()
+        self._timeout = timeout
+        self._pool = httpcore2.AsyncConnectionPool(
+            # Made once: httpcore would read the system's certificates anew for every connection, on the loop.
+            ssl_context=ssl_context or httpcore2.default_ssl_context(),
+            max_connections=None,
+            max_keepalive_connections=0,
+            network_backend=GuardedBackend(guard, resolve),
+        )
+
+    async def send(self, url: str, message_id: str, body: bytes, now: float) -> Sent:
+        """Post a message. Nothing that goes wrong on the way is raised; it is told."""
+        try:
+            to = self._guard.check_url(url)  # again: the operator may have allowed less since it was accepted
+            headers = [
+                (b"host", _authority(to.host, to.port, to.https)),
+                (b"content-type", b"application/json"),
+                (b"content-length", b"%d" % len(body)),
+                (b"user-agent", self._agent),
+                *sign(self._secret, message_id, now, body),
+            ]
+            where = httpcore2.URL(
+                scheme=b"https" if to.https else b"http", host=to.host, port=to.port, target=to.target.encode()
+            )
+            limits = {"timeout": {"connect": self._timeout}}
+            async with asyncio.timeout(self._timeout):
+                # Nothing but the status is read: what the receiver has to say could be endless.
+                async with self._pool.stream(
+                    "POST", where, headers=headers, content=body, extensions=limits
+                ) as response:
+                    status = response.status
+        except InvalidParameterError as error:
+            return Sent(None, error.message)
+        except (TimeoutError, httpcore2.TimeoutException):
+            return Sent(None, f"no answer within {self._timeout:g} s")
+        except (RefusedAddressError, OSError, UnicodeError, httpcore2.NetworkError, httpcore2.ProtocolError) as error:
+            return Sent(None, str(error) or type(error).__name__)
+        return Sent(status, "" if 200 <= status < 300 else f"the receiver answered {status}")
+
+    async def aclose(self) -> None:
+        await self._pool.aclose()
+
+
+def _authority(host: str, port: int, https: bool) -> bytes:
+    shown = f"[{host}]" if ":" in host else host
+    return (shown if port == (443 if https else 80) else f"{shown}:{port}").encode()
