@@ -4,11 +4,12 @@ Where each class arises on the way of a request::
 
     socket   -> routes    BodyTooLargeError, InvalidParameterError, NotAcceptableError, UnknownTaskError, GoneError
              -> codecs    MalformedBodyError, UnsupportedMediaTypeError, InvalidInputError
-             -> service   UnknownTargetError, InvalidInputError, QueueFullError, ShuttingDownError
-             -> stores    StoreFullError
+             -> service   UnknownTargetError, InvalidInputError, QueueFullError, ShuttingDownError, ConflictError
+             -> stores    StoreFullError, StoreUnavailableError
              -> cache     ModelLoadError, ModelTooLargeError
              -> lane      ExecutionError, EngineDeadError
-    back       service   TaskFailedError, GoneError
+    back       service   TaskFailedError, TaskTimeoutError, InterruptedTaskError, GroupFailedError, GoneError,
+                        NotFailedError
     start-up              StartupError (never reaches a client)
 
 `code` is stable: clients may branch on it. `status` is the HTTP status that reports it.
@@ -26,6 +27,8 @@ class NdserveError(Exception):
 
     code: str = "internal"
     status: int = 500
+    retry_after: ClassVar[int | None] = None
+    """Seconds after which the same request may well be accepted; None where nothing is known of that."""
 
     def __init__(self, message: str, **details: Any) -> None:
         super().__init__(message)
@@ -105,19 +108,40 @@ class GoneError(NdserveError):
     status = 410
 
 
+class ConflictError(NdserveError):
+    """The idempotency key or the id belongs to another request, or the task's state does not allow this."""
+
+    code = "conflict"
+    status = 409
+
+
+class NotFailedError(ConflictError):
+    """Only a failed task can be run again."""
+
+    code = "not_failed"
+
+
 class QueueFullError(NdserveError):
     """The queue is at its bound of tasks or bytes; try again after `retry_after` seconds."""
 
     code = "queue_full"
     status = 429
-    retry_after: ClassVar[int] = 1
+    retry_after = 1
 
 
 class StoreFullError(NdserveError):
-    """The task store is at its bound of tasks or bytes."""
+    """The task store is at its bound of tasks or bytes, or the disk is full."""
 
     code = "store_full"
     status = 507
+
+
+class StoreUnavailableError(NdserveError):
+    """The task store could not write; nothing was accepted. Its reason is in the message."""
+
+    code = "store_unavailable"
+    status = 503
+    retry_after = 1
 
 
 class ShuttingDownError(NdserveError):
@@ -125,6 +149,7 @@ class ShuttingDownError(NdserveError):
 
     code = "shutting_down"
     status = 503
+    retry_after = 5
 
 
 class ModelLoadError(NdserveError):
@@ -148,11 +173,32 @@ class ExecutionError(NdserveError):
     status = 500
 
 
+class TaskTimeoutError(NdserveError):
+    """The task had not ended when its `run_within` was over."""
+
+    code = "timeout"
+    status = 504
+
+
+class InterruptedTaskError(NdserveError):
+    """The server died while the task ran, as often as `--max-attempts` allows."""
+
+    code = "interrupted"
+    status = 500
+
+
+class GroupFailedError(NdserveError):
+    """Not all tasks of the group have succeeded, so there is no whole result."""
+
+    code = "group_failed"
+    status = 500
+
+
 class TaskFailedError(NdserveError):
     """A task's own failure, with the code and status that were recorded when it ended."""
 
-    def __init__(self, failure: Failure) -> None:
-        super().__init__(failure.message)
+    def __init__(self, failure: Failure, **details: Any) -> None:
+        super().__init__(failure.message, **details)
         self.code = failure.code
         self.status = failure.status
 
@@ -162,3 +208,4 @@ class EngineDeadError(NdserveError):
 
     code = "engine_dead"
     status = 503
+    retry_after = 5

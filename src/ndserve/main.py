@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import random
 import re
 import signal
 import time
@@ -23,22 +24,28 @@ from starlette.exceptions import HTTPException
 from ndserve import __version__
 from ndserve.devices import open_device
 from ndserve.devices.base import Device, DeviceUnavailableError
+from ndserve.engine.courier import Courier
 from ndserve.engine.lane import Lane
+from ndserve.engine.ledger import Ledger
 from ndserve.engine.service import InferenceService, QueueBounds
 from ndserve.engine.targets import BatchDefaults, Target, Targets
-from ndserve.errors import NdserveError, StartupError
+from ndserve.engine.tasks import Tasks
+from ndserve.errors import InvalidParameterError, NdserveError, StartupError
 from ndserve.model_cache import repository
 from ndserve.model_cache.cache import ModelCache
 from ndserve.model_cache.session import Session, check_runtime
 from ndserve.processes.base import Process, builtin_processes, load_processes
 from ndserve.routes import models, problems, system
-from ndserve.routes.asgi import Receive, Scope, Send
+from ndserve.routes import tasks as task_routes
+from ndserve.routes.asgi import Message, Receive, Scope, Send
 from ndserve.routes.base import load_routers
-from ndserve.routes.hot import RESERVED, HotRoutes
+from ndserve.routes.hot import HotRoutes
 from ndserve.routes.openapi import HOT_PATHS
+from ndserve.routes.options import RESERVED
 from ndserve.settings import Settings
 from ndserve.stores import open_store
 from ndserve.types import ModelInfo, join_names
+from ndserve.webhooks import Guard, Secret, Sender
 
 logger = logging.getLogger("ndserve")
 
@@ -47,6 +54,8 @@ class App(FastAPI):
     """FastAPI with the hot routes in front of it."""
 
     hot: HotRoutes
+    refusal: NdserveError | None = None
+    """Why it could not be started."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -54,7 +63,15 @@ class App(FastAPI):
             if matched is not None:
                 await self.hot.serve(*matched, scope, receive, send)
                 return
+        if scope["type"] == "lifespan":
+            send = partial(self._tell_refusal, send)
         await super().__call__(scope, receive, send)
+
+    async def _tell_refusal(self, send: Send, message: Message) -> None:
+        """Have the server log the reason of a failed start as a sentence, where Starlette would give a traceback."""
+        if message["type"] == "lifespan.startup.failed" and self.refusal is not None:
+            message = {**message, "message": f"ndserve: {self.refusal.message}"}
+        await send(message)
 
     def openapi(self) -> dict[str, Any]:
         schema = super().openapi()
@@ -76,17 +93,25 @@ def create_app(settings: Settings, on_dead: Callable[[str], None] | None = None)
     logger.info("device: %s (%s)", device.name, why)
     targets = _targets(settings)
     routers = load_routers(settings.routes) if settings.routes else []
-    service = _service(settings, targets, device, on_dead or _end_process)
+    clock = _clock()
+    guard = Guard(settings.webhook_allow)
+    courier = _courier(settings, guard, clock)
+    service = _service(settings, targets, device, clock, courier, on_dead or _end_process)
     preload = _preload(settings.preload, targets)
     app = App(
         title="ndserve",
         version=__version__,
         description="Post an array, get a task id, fetch the result.",
-        lifespan=partial(_lifespan, service=service, preload=preload, drain_seconds=settings.drain_seconds),
+        lifespan=partial(
+            _lifespan, service=service, courier=courier, preload=preload, drain_seconds=settings.drain_seconds
+        ),
     )
-    app.hot = HotRoutes(service, settings.max_body_bytes, settings.default_process)
-    app.state.service = service
-    for router in (system.router, models.router):
+    tasks = Tasks(service)
+    app.hot = HotRoutes(
+        tasks, settings.max_body_bytes, settings.default_process, guard.check_url if courier else _no_webhooks
+    )
+    app.state.service, app.state.tasks = service, tasks
+    for router in (system.router, models.router, task_routes.router):
         app.include_router(router)
     _include_user_routers(app, routers)
     app.add_exception_handler(NdserveError, _on_error)
@@ -152,38 +177,73 @@ def _preload(names: Iterable[str], targets: Targets) -> list[Target]:
     return [_find(targets, name, "--preload") for name in names]
 
 
-def _service(settings: Settings, targets: Targets, device: Device, on_dead: Callable[[str], None]) -> InferenceService:
+def _clock() -> Callable[[], float]:
+    """Unix seconds that never step back while the process lives."""
     start = time.time() - time.monotonic()
+    return lambda: start + time.monotonic()
 
-    def clock() -> float:
-        """Unix seconds that never step back while the process lives."""
-        return start + time.monotonic()
 
+def _service(
+    settings: Settings,
+    targets: Targets,
+    device: Device,
+    clock: Callable[[], float],
+    courier: Courier | None,
+    on_dead: Callable[[str], None],
+) -> InferenceService:
     budget = settings.model_memory or device.memory().total // 2
     open_session = partial(Session.open, device=device, threads=settings.cpu_threads)
     store = open_store(
-        settings.store, ttl=settings.result_ttl, max_tasks=settings.store_tasks, max_bytes=settings.store_bytes
+        settings.store,
+        folder=settings.data_dir,
+        durability=settings.durability,
+        max_tasks=settings.store_tasks,
+        max_bytes=settings.store_limit,
     )
     return InferenceService(
         targets=targets,
-        store=store,
+        ledger=Ledger(store, clock, settings.result_ttl, courier),
         cache=ModelCache(open_session, budget, clock),
         lane=Lane(device),
         bounds=QueueBounds(settings.max_queue_tasks, settings.max_queue_bytes),
         clock=clock,
         on_dead=on_dead,
+        max_attempts=settings.max_attempts,
     )
+
+
+def _courier(settings: Settings, guard: Guard, clock: Callable[[], float]) -> Courier | None:
+    """Who sends webhooks; None where they are off.
+
+    Raises:
+        StartupError: the secret is of no use.
+    """
+    if settings.webhook_secret is None:
+        return None
+    secret = Secret(settings.webhook_secret.get_secret_value())
+    return Courier(Sender(guard, secret, version=__version__), clock, random.random)
+
+
+def _no_webhooks(url: str) -> None:
+    raise InvalidParameterError("webhooks are off; the server has to be started with --webhook-secret")
 
 
 @asynccontextmanager
 async def _lifespan(
-    app: FastAPI, *, service: InferenceService, preload: list[Target], drain_seconds: float
+    app: App, *, service: InferenceService, courier: Courier | None, preload: list[Target], drain_seconds: float
 ) -> AsyncIterator[None]:
     try:
         await service.start(preload)
+        if courier is not None:
+            courier.start(service.store.outbox)
         yield
         await service.drain(drain_seconds)
+    except NdserveError as error:
+        app.refusal = error
+        raise
     finally:
+        if courier is not None:
+            await courier.close()
         await service.close()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import logging
 import os
@@ -13,6 +14,7 @@ import uvicorn
 
 from ndserve.burst import burst_protocol
 from ndserve.engine.service import InferenceService
+from ndserve.errors import StartupError
 from ndserve.main import App, create_app
 from ndserve.settings import Settings
 
@@ -36,11 +38,14 @@ def run(settings: Settings) -> int:
     # its default of every 700 new objects cost a twentieth of a request.
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
-    server.run()
+    with contextlib.suppress(SystemExit):  # uvicorn's way to say that it could not start
+        server.run()
     if service.dead:
         # A device that no longer answers may also hang the interpreter's own clean-up.
         logging.shutdown()
         os._exit(1)
+    if isinstance(app.refusal, StartupError):
+        return 2
     return 0 if server.started else 3
 
 

@@ -12,7 +12,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import ByteSize, Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import ByteSize, Field, NonNegativeFloat, PositiveFloat, PositiveInt, SecretStr
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 GIB = 1024**3
@@ -57,14 +57,31 @@ class Settings(BaseSettings):
         0.0, description="How long the oldest task may wait for company. 0: an idle device never waits."
     )
     max_body_bytes: ByteSize = Field(ByteSize(256 * 1024**2), description="Largest request body.")
-    max_queue_tasks: PositiveInt = Field(10_000, description="Most tasks waiting or running; more get 429.")
+    max_queue_tasks: PositiveInt = Field(20_000, description="Most tasks waiting or running; more get 429.")
     max_queue_bytes: ByteSize = Field(ByteSize(2 * GIB), description="Most bytes of their inputs; more get 429.")
-    store: Literal["memory"] = Field("memory", description="Where tasks are kept; memory forgets them at exit.")
+    store: Literal["sqlite", "memory"] = Field(
+        "sqlite", description="Where tasks are kept: sqlite outlives the process; memory is faster and forgets them."
+    )
+    data_dir: Path = Field(Path("data"), description="Folder in which the sqlite store keeps its tasks.")
+    durability: Literal["normal", "full"] = Field(
+        "normal", description="What accepted tasks survive: normal, the end of the process; full, a power cut as well."
+    )
+    max_attempts: PositiveInt = Field(
+        3, description="Times that a task is run when the process dies while it runs; then it fails as interrupted."
+    )
     result_ttl: PositiveFloat = Field(3600.0, description="Seconds for which a result is kept after the task's end.")
     store_tasks: PositiveInt = Field(
-        100_000, description="Most tasks kept; the oldest delivered results make room, then submits get 507."
+        1_000_000, description="Most tasks kept; the oldest delivered results make room, then submits get 507."
     )
-    store_bytes: ByteSize = Field(ByteSize(2 * GIB), description="Most bytes of arrays kept; as for --store-tasks.")
+    store_bytes: ByteSize | None = Field(
+        None, description="Most bytes of arrays kept, as for --store-tasks; by default 10GiB, in memory 2GiB."
+    )
+    webhook_secret: SecretStr | None = Field(
+        None, description="Turns webhooks on, and signs them: whsec_ and base64, or a text of 24 bytes or more."
+    )
+    webhook_allow: list[str] = Field(
+        [], description="HOST or HOST:PORT to which webhooks may go by plain http or at a private address."
+    )
     drain_seconds: NonNegativeFloat = Field(30.0, description="Time to finish accepted tasks after SIGTERM.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe message shown.")
     access_log: bool = Field(False, description="Log every request that FastAPI and the hot routes answer.")
@@ -82,6 +99,11 @@ class Settings(BaseSettings):
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
 
     @property
+    def store_limit(self) -> int:
+        """Most bytes of arrays in the store."""
+        return self.store_bytes or (10 if self.store == "sqlite" else 2) * GIB
+
+    @property
     def cpu_threads(self) -> int:
         """Threads of one model on the CPU. The event loop keeps a core of its own where there are several."""
         return self.threads or max(1, len(os.sched_getaffinity(0)) - 1)
@@ -89,6 +111,8 @@ class Settings(BaseSettings):
     def as_environment(self) -> dict[str, str]:
         """The options that differ from their defaults, as the environment that gives them to another process."""
         values = self.model_dump(mode="json", exclude_defaults=True, exclude={"reload"})
+        if self.webhook_secret is not None:
+            values["webhook_secret"] = self.webhook_secret.get_secret_value()
         return {
             f"NDSERVE_{name.upper()}": value if isinstance(value, str) else json.dumps(value)
             for name, value in values.items()

@@ -85,14 +85,55 @@ class Failure(NamedTuple):
     status: int
 
 
+class Webhook(NamedTuple):
+    """Where to send word of a task's end, and of which ends."""
+
+    url: str
+    events: tuple[TaskState, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TaskOptions:
+    """What a caller may ask for beside the arrays. Spans are in seconds; None leaves the server's default in force.
+
+    `priority` runs from 0 to 9, and 9 goes first. A task that has not started `start_within` seconds after it was
+    accepted expires; one that has not ended `run_within` seconds after its first start fails. Its outcome is kept for
+    `ttl`. `idempotency_key` names the request, and `fingerprint` tells whether another one of that name is the same.
+    """
+
+    priority: int = 5
+    ttl: float | None = None
+    start_within: float | None = None
+    run_within: float | None = None
+    webhook: Webhook | None = None
+    idempotency_key: str | None = None
+    fingerprint: str = ""
+
+
+DEFAULT_OPTIONS = TaskOptions()
+
+
+class Progress(NamedTuple):
+    """What a running process has last said of itself: a fraction from 0 to 1, a word on it, and when."""
+
+    fraction: float
+    message: str
+    time: float
+
+
 @dataclass(slots=True, eq=False)
 class Task:
     """One accepted piece of work. The event loop owns it; lanes only read `inputs`.
 
     `inputs` already carry the batch axis where the target has one; `single` says that it was added
     here and leaves again with the result. `rows` is the task's length along the batch axis.
-    `live` is True until the task has ended. `input_bytes` and `output_bytes` stay when the arrays go.
-    Times are Unix seconds.
+
+    `live` is True until the end has been decided, and `public` from when the store has that end: nobody is told
+    of an end that a crash could undo. `kept` says that the store has the task at all. `group` is the id that the
+    tasks of one split array share. `seq` is the store's own number for the task.
+
+    `started` is the latest start and `run_by` the deadline that the first one set. Times are Unix seconds, spans
+    seconds. `input_bytes` and `output_bytes` stay when the arrays go.
     """
 
     id: str
@@ -101,13 +142,24 @@ class Task:
     rows: int
     single: bool
     created: float
+    options: TaskOptions = DEFAULT_OPTIONS
+    group: str | None = None
     state: TaskState = TaskState.QUEUED
     attempts: int = 0
     started: float | None = None
+    run_by: float | None = None
     ended: float | None = None
+    expires: float | None = None
     outputs: Tensors | None = None
     failure: Failure | None = None
     live: bool = True
+    kept: bool = False
+    public: bool = False
+    seq: int = 0
+    device: str | None = None
+    load_seconds: float = 0.0
+    store_seconds: float | None = None
+    progress: Progress | None = None
     input_bytes: int = field(init=False)
     output_bytes: int = 0
 
@@ -116,15 +168,43 @@ class Task:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the arrays that the task holds: its inputs until it ends, its outputs after."""
-        return self.input_bytes if self.live else self.output_bytes
+        """Bytes of the arrays that the task stands for: its inputs, or its outputs once it has succeeded.
 
-    def start(self, now: float) -> None:
-        """Note that a lane has the task; a batch that is run again in halves has started already."""
-        if self.state is TaskState.QUEUED:
-            self.state = TaskState.RUNNING
-            self.attempts += 1
-            self.started = now
+        A failed task keeps its inputs, so that it can be run again.
+        """
+        return self.input_bytes if self.live or self.state is TaskState.FAILED else self.output_bytes
+
+    @property
+    def visible_state(self) -> TaskState:
+        """The state that callers may be told: an end only once it is public."""
+        return self.state if self.live or self.public else TaskState.RUNNING
+
+    @property
+    def start_by(self) -> float | None:
+        """When the task expires if it has not started by then; None for never."""
+        within = self.options.start_within
+        return None if within is None else self.created + within
+
+    def start(self, now: float, device: str = "") -> bool:
+        """Note that a lane has the task. False for one that has started already, such as half of a batch run again."""
+        if self.state is not TaskState.QUEUED:
+            return False
+        self.state = TaskState.RUNNING
+        self.attempts += 1
+        self.started = now
+        self.device = device
+        if self.run_by is None and self.options.run_within is not None:
+            self.run_by = now + self.options.run_within
+        return True
+
+    def reopen(self, now: float) -> None:
+        """Queue a failed task again, as if it had just come."""
+        self.live, self.public = True, False
+        self.state = TaskState.QUEUED
+        self.created = now
+        self.attempts = 0
+        self.started = self.run_by = self.ended = self.expires = None
+        self.failure = self.progress = None
 
     def settle(
         self, state: TaskState, now: float, *, outputs: Tensors | None = None, failure: Failure | None = None
@@ -137,10 +217,15 @@ class Task:
         self.ended = now
         self.outputs = outputs
         self.failure = failure
-        self.inputs = {}
+        if state is not TaskState.FAILED:
+            self.inputs = {}
         if outputs is not None:
             self.output_bytes = _total_bytes(outputs)
         return True
+
+
+Outcome: TypeAlias = tuple[Task, TaskState, Tensors | None, Failure | None]
+"""How a task is to end: its state, with outputs where it has succeeded, or with the reason why it has not."""
 
 
 @dataclass(slots=True, eq=False)

@@ -23,6 +23,7 @@ from ndserve.devices import open_device
 from ndserve.devices.base import Device
 from ndserve.devices.cpu import CpuDevice
 from ndserve.engine.lane import Lane
+from ndserve.engine.ledger import Ledger
 from ndserve.engine.service import InferenceService, QueueBounds
 from ndserve.engine.targets import BatchDefaults, Targets
 from ndserve.errors import StartupError
@@ -30,7 +31,7 @@ from ndserve.model_cache import repository
 from ndserve.model_cache.cache import ModelCache
 from ndserve.model_cache.session import Session
 from ndserve.processes.base import builtin_processes
-from ndserve.stores import open_store
+from ndserve.stores.memory import MemoryStore
 from ndserve.types import HostArray, ModelInfo, Tensors
 from tests import onnx_models
 
@@ -282,7 +283,7 @@ def test_a_process_gives_what_it_gives_on_the_cpu(gpu: Device, name: str) -> Non
 def service_on(device: Device) -> InferenceService:
     return InferenceService(
         targets=Targets(repository.scan(MODELS), builtin_processes(), BatchDefaults()),
-        store=open_store("memory", ttl=60.0, max_tasks=1000, max_bytes=1 << 30),
+        ledger=Ledger(MemoryStore(max_tasks=1000, max_bytes=1 << 30), time.monotonic, 60.0, None),
         cache=ModelCache(partial(Session.open, device=device, threads=1), 1 << 30, time.monotonic),
         lane=Lane(device),
         bounds=QueueBounds(1000, 1 << 30),

@@ -62,7 +62,7 @@ class Client:
 
 @asynccontextmanager
 async def running() -> AsyncIterator[tuple[App, InferenceService, Gate]]:
-    app = create_app(Settings(device="cpu", processes=PROCESSES))
+    app = create_app(Settings(device="cpu", store="memory", processes=PROCESSES))
     gate = Gate()
     async with app.router.lifespan_context(app):
         try:
@@ -114,7 +114,7 @@ def test_a_client_that_hangs_up_while_it_waits_for_a_known_task_does_not_end_it(
             client.hang_up()
             await request
             task = await service.find(task_id)
-            waiter = service.waiters.add(task)
+            waiter = service.waiters.add(task.id)
             gate.open()
             assert await waiter
             assert task.outputs is not None
@@ -171,7 +171,7 @@ def test_room_that_a_body_took_while_it_arrived_is_given_back() -> None:
     """A queue of 20,000 bytes takes a body of 16,000 any number of times, when each hangs up or is refused."""
 
     async def test() -> None:
-        app = create_app(Settings(device="cpu", max_queue_bytes=20_000))
+        app = create_app(Settings(device="cpu", store="memory", max_queue_bytes=20_000))
         async with app.router.lifespan_context(app):
             for _ in range(3):
                 client = Client(app, "POST", "/tasks/identity")

@@ -78,7 +78,7 @@ def test_an_unknown_task_is_not_found(server: InProcessServer, path: str) -> Non
     [
         ("GET", "/process_np_array", {"POST"}),
         ("POST", f"/result/{UNKNOWN}", {"GET"}),
-        ("PUT", f"/tasks/{UNKNOWN}", {"GET", "POST"}),
+        ("PUT", f"/tasks/{UNKNOWN}", {"GET", "POST", "DELETE"}),
         ("POST", f"/tasks/{UNKNOWN}/result", {"GET"}),
         ("POST", "/health", {"GET"}),
         ("DELETE", "/models", {"GET"}),

@@ -85,8 +85,10 @@ def test_a_submit_whose_wait_is_over_becomes_an_ordinary_task() -> None:
 def test_a_status_holds_what_is_known_of_the_task(server: InProcessServer) -> None:
     status = server.http.get(f"/tasks/{finished(server, 'digits', digit(1))}").json()
     assert status.keys() == {
-        *("task_id", "status", "target", "version", "attempts", "created", "started", "ended", "error")
+        *("task_id", "status", "target", "version", "group", "priority", "position", "attempts", "device", "progress"),
+        *("timings", "created", "started", "ended", "expires", "start_by", "run_by", "error"),
     }
+    assert status["timings"].keys() == {"queue_ms", "load_ms", "run_ms", "store_ms"}
     assert (status["status"], status["target"], status["version"]) == ("succeeded", "digits", "1")
     assert (status["attempts"], status["error"]) == (1, None)
 

@@ -6,7 +6,7 @@ import asyncio
 
 from ndserve.engine.waiters import PATIENCE, Waiters
 from ndserve.routes.asgi import Message
-from ndserve.routes.waiting import until_settled
+from ndserve.routes.waiting import until_ended
 from ndserve.types import TaskState
 from tests.unit.engine.rig import batch_key, make_task
 
@@ -18,25 +18,25 @@ async def _silent() -> Message:
 
 
 def test_a_task_that_ends_in_the_turn_in_which_patience_ends_is_noticed() -> None:
-    async def main() -> bool:
+    async def main() -> None:
         waiters, task = Waiters(), make_task("a", batch_key())
-        waiting = asyncio.create_task(until_settled(waiters, task, _silent, 3600))
+        waiting = asyncio.create_task(until_ended(waiters, task.id, lambda: not task.live, _silent, 3600))
         await asyncio.sleep(0)
         loop = asyncio.get_running_loop()
         waiters._tick(loop)  # what was young is old
         waiters._tick(loop)  # what is old gives up
         task.settle(TaskState.SUCCEEDED, 1.0, outputs={})
-        waiters.wake([task])
+        waiters.wake([task.id])
         async with asyncio.timeout(20 * PATIENCE):
-            return await waiting
+            await waiting
 
-    assert asyncio.run(main())
+    asyncio.run(main())
 
 
 def test_a_wait_goes_on_after_patience_has_ended_and_ends_with_its_task() -> None:
-    async def main() -> bool:
+    async def main() -> None:
         waiters, task = Waiters(), make_task("a", batch_key())
-        waiting = asyncio.create_task(until_settled(waiters, task, _silent, 3600))
+        waiting = asyncio.create_task(until_ended(waiters, task.id, lambda: not task.live, _silent, 3600))
         await asyncio.sleep(0)
         loop = asyncio.get_running_loop()
         waiters._tick(loop)
@@ -46,8 +46,8 @@ def test_a_wait_goes_on_after_patience_has_ended_and_ends_with_its_task() -> Non
         assert not waiting.done()
         assert len(waiters) == 1
         task.settle(TaskState.SUCCEEDED, 1.0, outputs={})
-        waiters.wake([task])
+        waiters.wake([task.id])
         async with asyncio.timeout(20 * PATIENCE):
-            return await waiting
+            await waiting
 
-    assert asyncio.run(main())
+    asyncio.run(main())

@@ -63,10 +63,10 @@ def test_a_task_weighs_its_inputs_until_it_ends_and_its_outputs_after() -> None:
     assert one.nbytes == 8
 
 
-def test_a_failed_task_weighs_nothing() -> None:
+def test_a_failed_task_weighs_its_inputs_which_it_keeps() -> None:
     one = task(rows(1, 2, 3))
     one.settle(TaskState.FAILED, 1.0, failure=Failure("code", "why", 500))
-    assert one.nbytes == 0
+    assert one.nbytes == sum(array.nbytes for array in one.inputs.values()) > 0
 
 
 def test_parts_list_every_input_in_the_order_of_the_tasks() -> None:

@@ -29,13 +29,18 @@ def execute(
 
     Raises:
         Exception: whatever the model or the process raised.
+        TypeError: an output holds Python objects.
         ValueError: the outputs do not have one row for each row that went in.
     """
     call = _call(device, target, sessions, batch)
     inputs = {name: device.to_device(arrays) for name, arrays in parts.items()}
     outputs = call(inputs)
     device.synchronize()
-    results = batch.split({name: device.to_host(array) for name, array in outputs.items()})
+    on_host = {name: device.to_host(array) for name, array in outputs.items()}
+    for name, array in on_host.items():
+        if array.dtype.hasobject:
+            raise TypeError(f"output {name!r} is an array of Python objects, which can be neither stored nor sent")
+    results = batch.split(on_host)
     if target.batching.mode != "untested":
         return Executed(results, None)
     run = host_run(device, call)

@@ -61,6 +61,10 @@ class Lane:
             self._thread.join(timeout)
         return not self._thread.is_alive()
 
+    async def delivered(self) -> None:
+        """Wait until everything that was given has come back."""
+        await asyncio.gather(*self._given, return_exceptions=True)
+
     def _serve(self) -> None:
         assert self._loop is not None
         try:

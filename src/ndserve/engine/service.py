@@ -14,25 +14,29 @@ from ndserve.codecs.base import UNNAMED
 from ndserve.engine.admission import admit
 from ndserve.engine.ids import RandomIds
 from ndserve.engine.lane import Lane
+from ndserve.engine.ledger import Ledger
+from ndserve.engine.recovery import resume
 from ndserve.engine.targets import Target, Targets
-from ndserve.engine.waiters import Waiters
-from ndserve.engine.worker import Outcome, Worker
+from ndserve.engine.worker import Worker
 from ndserve.errors import (
     EngineDeadError,
     GoneError,
+    NdserveError,
     QueueFullError,
     ShuttingDownError,
     TaskFailedError,
     UnknownTaskError,
 )
 from ndserve.model_cache.cache import ModelCache
-from ndserve.stores.base import DONE, Gone, TaskStore
-from ndserve.types import LIVE, HostArray, Parameter, Task, TaskState, Tensors
+from ndserve.stores.base import DONE, Gone, Group
+from ndserve.types import DEFAULT_OPTIONS, HostArray, Outcome, Parameter, Task, TaskOptions, TaskState, Tensors
 
 logger = logging.getLogger(__name__)
 
 SWEEP_SECONDS = 1.0
-SWEEP_TASKS = 1000
+SWEEP_TASKS = 200
+"""Tasks removed at a time: few enough for commits in between."""
+
 STOP_SECONDS = 2.0
 """How long a lane that is in the middle of a batch is waited for once everything is settled."""
 
@@ -51,44 +55,49 @@ class InferenceService:
     def __init__(
         self,
         targets: Targets,
-        store: TaskStore,
+        ledger: Ledger,
         cache: ModelCache,
         lane: Lane,
         bounds: QueueBounds,
         clock: Callable[[], float],
         on_dead: Callable[[str], None],
+        max_attempts: int = 3,
     ) -> None:
-        """`on_dead` is called once with the reason when the engine cannot go on."""
+        """`on_dead` is called once with the reason when the engine cannot go on.
+
+        A task during which the process has died `max_attempts` times is not run again.
+        """
         self.targets = targets
-        self.store = store
+        self.ledger = ledger
+        self.store = ledger.store
+        self.waiters = ledger.waiters
         self.cache = cache
         self.lane = lane
         self.bounds = bounds
         self.dead = ""
         self.closing = False
-        self.worker = Worker(targets, lane, cache, clock, self._settle, self._die)
-        self._clock = clock
+        self.worker = Worker(targets, lane, cache, clock, ledger, self._die)
+        self.clock = clock
         self._on_dead = on_dead
-        self.live: dict[str, Task] = {}  # accepted, and not ended yet
-        self._live_bytes = 0
-        self.waiters = Waiters()
+        ledger.on_queued_end = self.worker.batcher.discard
+        self._max_attempts = max_attempts
         self._ids = RandomIds()
-        self._ended = {state: 0 for state in TaskState if state not in LIVE}
-        self._late = 0
-        self._empty = asyncio.Event()
-        self._sweeper: asyncio.TimerHandle | None = None
-        self._commits: set[asyncio.Task[None]] = set()
+        self._sweeping: asyncio.Task[None] | None = None
 
     async def start(self, preload: Sequence[Target] = ()) -> None:
-        """Start the lane and load the models of the targets in `preload`.
+        """Start the lane, load the models of the targets in `preload`, and go on with what the store holds.
 
         Raises:
             ModelLoadError, ModelTooLargeError: one of them cannot be loaded.
+            StartupError: the store cannot be used.
         """
+        unfinished = await self.store.unfinished()
         self.lane.start(self._die)
-        self._sweep()
+        self._sweeping = asyncio.create_task(self._sweep())
         for target in preload:
             await self.worker.warm(target)
+        if unfinished:
+            self.requeue(unfinished, self.clock())
 
     def target(self, name: str, version: str | None = None) -> Target:
         """The model or process of that name; the newest version where none is named.
@@ -105,6 +114,9 @@ class InferenceService:
         parameters: Mapping[str, Parameter] | None = None,
         *,
         cast: bool = False,
+        options: TaskOptions = DEFAULT_OPTIONS,
+        task_id: str | None = None,
+        keep: bool = True,
     ) -> Task:
         """Accept a task; when this returns it is stored and queued.
 
@@ -112,11 +124,13 @@ class InferenceService:
             inputs: arrays by input name, or one array for the target's only input. They must not change any more.
             parameters: of a process; text is converted to the type of the parameter's default.
             cast: convert other dtypes where no value changes by more than rounding.
+            task_id: the task's id, which nothing else has; a random one without.
+            keep: False for a task whose caller waits: it is not stored unless `keep` is called.
 
         Raises:
             UnknownTargetError: `target` is a name that nothing has.
             InvalidInputError, InvalidParameterError: the arrays or parameters do not fit.
-            QueueFullError, StoreFullError: there is no room now.
+            QueueFullError, StoreFullError, StoreUnavailableError: there is no room now.
             ShuttingDownError, EngineDeadError: this server takes no more tasks.
         """
         if isinstance(target, str):
@@ -124,17 +138,43 @@ class InferenceService:
         if isinstance(inputs, np.ndarray):
             inputs = {UNNAMED: inputs}
         admitted = admit(target, inputs, parameters or {}, cast=cast)
-        now = self._clock()
-        task = Task(self._ids.next(), *admitted, created=now)
+        now = self.clock()
+        task = Task(task_id or self._ids.next(now), *admitted, created=now, options=options)
         self.check_room(task.input_bytes)
-        stored = self.store.put([task], now)
-        self.live[task.id] = task
-        self._live_bytes += task.input_bytes
-        if stored is not DONE:
-            await self._stored(task, stored)
-        if task.live:  # the engine may have died while the store was busy
+        if keep:
+            await self.accept([task], now)
+        else:
+            self.ledger.add(task)
             self.worker.add(task, now)
         return task
+
+    async def accept(self, tasks: Sequence[Task], now: float, group: Group | None = None) -> None:
+        """Queue new tasks, which may be all those of a group, and return when they are stored.
+
+        Raises:
+            StoreFullError, StoreUnavailableError: they could not be stored, and are given up.
+        """
+        stored = self.store.put(tasks, now, group)
+        for task in tasks:
+            task.kept = True
+            self.ledger.add(task)
+            self.worker.add(task, now)  # the device need not wait for the store; the caller does
+        if stored is not DONE:
+            await self._stored(tasks, stored, now)
+
+    async def keep(self, task: Task) -> None:
+        """Store a task that was not to be kept, because its caller no longer waits for it.
+
+        Raises:
+            StoreFullError, StoreUnavailableError: it could not be stored, and is given up.
+        """
+        now = self.clock()
+        stored = self.store.put([task], now)
+        task.kept = True
+        if task.started is not None:
+            self.store.start([task], task.started)
+        if stored is not DONE:
+            await self._stored([task], stored, now)
 
     async def find(self, task_id: str) -> Task:
         """The task of that id, whatever its state.
@@ -143,12 +183,25 @@ class InferenceService:
             UnknownTaskError: there is none.
             GoneError: it was removed lately.
         """
-        task = self.live.get(task_id) or await self.store.get(task_id)
+        task = self.ledger.live.get(task_id) or await self.store.get(task_id)
         if task is None:
-            raise UnknownTaskError(f"no task has the id {task_id!r}; it may have been forgotten")
+            raise UnknownTaskError(f"no task has the id {task_id[:100]!r}; it may have been forgotten")
         if isinstance(task, Gone):
             raise GoneError(f"task {task_id} is gone: {task.reason}")
         return task
+
+    def requeue(self, tasks: Sequence[Task], now: float) -> None:
+        """Queue stored tasks again, save those whose end can be told already."""
+        ends: list[Outcome] = []
+        for task in tasks:
+            end = resume(task, self.targets, now, self._max_attempts)
+            self.ledger.add(task)
+            if end is None:
+                self.worker.add(task, task.created)
+            else:
+                ends.append(end)
+        self.ledger.settle(ends)
+        logger.info("%d tasks are queued again, %d have ended", len(tasks) - len(ends), len(ends))
 
     async def infer(
         self, target: Target | str, inputs: Tensors | HostArray, parameters: Mapping[str, Parameter] | None = None
@@ -158,10 +211,10 @@ class InferenceService:
         Raises:
             NdserveError: as for `submit`, or the task's own failure.
         """
-        task = await self.submit(target, inputs, parameters)
+        task = await self.submit(target, inputs, parameters, keep=False)
         try:
-            if task.live:
-                await self.waiters.add(task)
+            if not task.public:
+                await self.waiters.add(task.id)
         except asyncio.CancelledError:
             self.cancel(task)
             raise
@@ -169,59 +222,54 @@ class InferenceService:
 
     def cancel(self, task: Task) -> bool:
         """Give up a task: a queued one never runs, a running one's result is dropped. False when it has ended."""
-        return self._settle([(task, None, None)]) > 0
-
-    async def _stored(self, task: Task, stored: Awaitable[None]) -> None:
-        """Wait until a new task is safe. One that is not, or whose caller has gone meanwhile, is not live any more."""
-        try:
-            await stored
-        except asyncio.CancelledError:
-            self.cancel(task)
-            raise
-        except Exception:
-            if self.live.pop(task.id, None):
-                self._live_bytes -= task.input_bytes
-            raise
+        return self.ledger.settle([(task, TaskState.CANCELLED, None, None)]) > 0
 
     async def drain(self, seconds: float) -> None:
-        """Take no new tasks, finish the accepted ones within `seconds`, and fail those that are left then."""
+        """Take no new tasks, and finish the accepted ones within `seconds`.
+
+        Those that are left then stay in the store if it outlives the process, and run at the next start; otherwise
+        they fail.
+        """
         self.closing = True
-        if self.live:
-            self._empty.clear()
+        if self.ledger.live:
+            self.ledger.empty.clear()
             try:
                 async with asyncio.timeout(seconds):
-                    await self._empty.wait()
+                    await self.ledger.empty.wait()
             except TimeoutError:
-                logger.warning("%d tasks were not finished within %g s of draining", len(self.live), seconds)
-        failure = ShuttingDownError("the server shut down before the task was finished; submit it again").failure()
-        self._settle([(task, None, failure) for task in list(self.live.values())])
+                left = len(self.ledger.live)
+                logger.warning("%d tasks were not finished within %g s of draining", left, seconds)
+        self._give_up(ShuttingDownError("the server shut down before the task was finished; submit it again"))
 
     async def close(self) -> None:
         """Stop everything; `drain` comes first where tasks matter."""
-        if self._sweeper is not None:
-            self._sweeper.cancel()
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+            await asyncio.gather(self._sweeping, return_exceptions=True)
         await self.worker.close()
         await self.cache.close()
-        await asyncio.gather(*self._commits, return_exceptions=True)
         if not self.lane.stop(STOP_SECONDS):
             logger.warning("the lane of %s is still busy; it ends with the process", self.lane.device.name)
+        else:
+            await self.lane.delivered()
+        await self.ledger.close()
         await self.store.close()
 
     def stats(self) -> dict[str, Any]:
         """Figures since the start, as plain values."""
-        batches, tasks = self.worker.batches, self.worker.batched_tasks
+        batches, tasks, ledger = self.worker.batches, self.worker.batched_tasks, self.ledger
         return {
             "queue": {
                 "queued": len(self.worker.batcher),
-                "live": len(self.live),
-                "bytes": self._live_bytes,
+                "live": len(ledger.live),
+                "bytes": ledger.nbytes,
                 "max_tasks": self.bounds.tasks,
                 "max_bytes": self.bounds.nbytes,
             },
-            "ended": {state.value: number for state, number in self._ended.items()},
-            "settled_late": self._late,
+            "ended": {state.value: number for state, number in ledger.ended.items()},
+            "settled_late": ledger.late,
             "batches": {"count": batches, "tasks": tasks, "mean_size": round(tasks / batches, 2) if batches else None},
-            "store": self.store.usage()._asdict(),
+            "store": {"durable": self.store.durable, **self.store.usage()._asdict()},
             "models": {
                 "budget_bytes": self.cache.budget,
                 "bytes": self.cache.nbytes,
@@ -231,7 +279,7 @@ class InferenceService:
             "waiting": len(self.waiters),
         }
 
-    def check_room(self, nbytes: int) -> None:
+    def check_room(self, nbytes: int, tasks: int = 1) -> None:
         """Refuse early: callers ask before they read a body of that many bytes.
 
         Raises:
@@ -241,67 +289,50 @@ class InferenceService:
             raise EngineDeadError(f"the engine has stopped: {self.dead}")
         if self.closing:
             raise ShuttingDownError("the server is shutting down and takes no new tasks")
-        if len(self.live) >= self.bounds.tasks or self._live_bytes + nbytes > self.bounds.nbytes:
+        live, bounds = self.ledger, self.bounds
+        if len(live.live) + tasks > bounds.tasks or live.nbytes + nbytes > bounds.nbytes:
             raise QueueFullError(
-                f"the queue holds {len(self.live)} of {self.bounds.tasks} tasks and {self._live_bytes} of"
-                f" {self.bounds.nbytes} bytes, which leaves no room for {nbytes} bytes more;"
-                f" try again in {QueueFullError.retry_after} s"
+                f"the queue holds {len(live.live)} of {bounds.tasks} tasks and {live.nbytes} of {bounds.nbytes} bytes,"
+                f" which leaves no room for {tasks} more with {nbytes} bytes; try again in"
+                f" {QueueFullError.retry_after} s"
             )
 
-    def _settle(self, outcomes: Sequence[Outcome]) -> int:
-        """End tasks and answer those who wait for them, once the store has it. Gives how many were still live.
-
-        An outcome with neither outputs nor failure is a cancellation.
-        """
-        now = self._clock()
-        settled: list[Task] = []
-        state = TaskState.SUCCEEDED
-        for task, outputs, failure in outcomes:
-            if not task.live:
-                self._late += 1
-                continue
-            if task.state is TaskState.QUEUED:
-                self.worker.batcher.discard(task)
-            self._live_bytes -= task.input_bytes
-            state = TaskState.SUCCEEDED if outputs is not None else TaskState.FAILED if failure else TaskState.CANCELLED
-            task.settle(state, now, outputs=outputs, failure=failure)
-            del self.live[task.id]
-            settled.append(task)
-        if settled:  # the outcomes of one call are all of one kind
-            self._ended[state] += len(settled)
-        if not self.live:
-            self._empty.set()
-        committed = self.store.finish(settled)
-        if committed is DONE:
-            self.waiters.wake(settled)
-        else:
-            commit = asyncio.ensure_future(self._wake_after(committed, settled))
-            self._commits.add(commit)
-            commit.add_done_callback(self._commits.discard)
-        return len(settled)
-
-    async def _wake_after(self, committed: Awaitable[None], tasks: list[Task]) -> None:
-        try:
-            await committed
-        except Exception:
-            logger.exception("the outcomes of %d tasks could not be stored", len(tasks))
-        finally:
-            self.waiters.wake(tasks)
+    def _give_up(self, error: NdserveError) -> None:
+        """Fail the tasks that will not be there after this process, and have everybody stop waiting."""
+        failure = error.failure()
+        lost = [task for task in self.ledger.live.values() if not (task.kept and self.store.durable)]
+        self.ledger.settle([(task, TaskState.FAILED, None, failure) for task in lost])
+        self.waiters.close()
+        self.ledger.watchers.notify_all()
 
     def _die(self, reason: str) -> None:
         if self.dead:
             return
         self.dead = reason
         logger.critical("the engine has stopped: %s", reason)
-        failure = EngineDeadError(f"the engine has stopped: {reason}").failure()
-        self._settle([(task, None, failure) for task in list(self.live.values())])
+        self._give_up(EngineDeadError(f"the engine has stopped: {reason}"))
         self._on_dead(reason)
 
-    def _sweep(self) -> None:
+    async def _stored(self, tasks: Sequence[Task], stored: Awaitable[None], since: float) -> None:
+        """Wait until new tasks are safe; give up those that are not, and those whose caller has gone meanwhile."""
+        try:
+            await stored
+        except asyncio.CancelledError:
+            self.ledger.settle([(task, TaskState.CANCELLED, None, None) for task in tasks])
+            raise
+        except Exception:
+            for task in tasks:
+                self.ledger.withdraw(task)
+            raise
+        took = self.clock() - since
+        for task in tasks:
+            task.store_seconds = took
+
+    async def _sweep(self) -> None:
         """Remove what has expired, a little at a time."""
-        removed = self.store.sweep(self._clock(), SWEEP_TASKS)
-        delay = 0.0 if removed == SWEEP_TASKS else SWEEP_SECONDS
-        self._sweeper = asyncio.get_running_loop().call_later(delay, self._sweep)
+        while True:
+            removed = await self.store.sweep(self.clock(), SWEEP_TASKS)
+            await asyncio.sleep(0 if removed == SWEEP_TASKS else SWEEP_SECONDS)
 
 
 def outputs_of(task: Task) -> Tensors:
@@ -313,6 +344,7 @@ def outputs_of(task: Task) -> Tensors:
     """
     if task.outputs is not None:
         return task.outputs
-    if task.failure is not None:
-        raise TaskFailedError(task.failure)
-    raise GoneError(f"task {task.id} was {task.state.value}")
+    if task.failure is not None and task.state is TaskState.FAILED:
+        raise TaskFailedError(task.failure, **({"task_id": task.id} if task.kept else {}))
+    reason = f": {task.failure.message}" if task.failure else ""
+    raise GoneError(f"task {task.id} was {task.state.value}{reason}")

@@ -1,23 +1,25 @@
-"""Who waits for which task."""
+"""Who waits for the end of what."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
 
-from ndserve.types import Task
-
 PATIENCE = 0.05
 """Seconds, up to twice as many, after which `add_patient` gives up."""
 
 Waiter = asyncio.Future[bool]
-"""Gives True when its task ends, False when the wait is to be looked at again."""
+"""Gives True when its task has ended, False when the wait is to be looked at again."""
 
 
 class Waiters:
-    """Futures that are done as soon as their task has ended. A task that nobody waits for costs nothing."""
+    """Futures that are done as soon as a task, or a group of tasks, has ended.
+
+    An id that nobody waits for costs nothing. Once `closed`, nobody waits any more.
+    """
 
     def __init__(self) -> None:
+        self.closed = False
         self._waiters: dict[str, list[Waiter]] = {}
         self._young: list[Waiter] = []
         self._old: list[Waiter] = []
@@ -25,41 +27,50 @@ class Waiters:
     def __len__(self) -> int:
         return sum(map(len, self._waiters.values()))
 
-    def add(self, task: Task) -> Waiter:
-        """A waiter for a live task; `remove` it if it is given up before."""
-        return self._add(task, asyncio.get_running_loop())
+    def add(self, task_id: str) -> Waiter:
+        """A waiter for what has not ended; `remove` it if it is given up before."""
+        return self._add(task_id, asyncio.get_running_loop())
 
-    def add_patient(self, task: Task) -> Waiter:
+    def add_patient(self, task_id: str) -> Waiter:
         """The same, but it gives False after `PATIENCE`.
 
         One timer serves all of them, because most tasks end sooner and a timer each would cost more than the
         waiting.
         """
         loop = asyncio.get_running_loop()
-        waiter = self._add(task, loop)
+        waiter = self._add(task_id, loop)
         if not self._young and not self._old:
             loop.call_later(PATIENCE, self._tick, loop)
         self._young.append(waiter)
         return waiter
 
-    def remove(self, task: Task, waiter: Waiter) -> None:
-        waiters = self._waiters.get(task.id, [])
+    def remove(self, task_id: str, waiter: Waiter) -> None:
+        waiters = self._waiters.get(task_id, [])
         if waiter in waiters:
             waiters.remove(waiter)
             if not waiters:
-                del self._waiters[task.id]
+                del self._waiters[task_id]
 
-    def wake(self, tasks: Iterable[Task]) -> None:
-        for task in tasks:
-            for waiter in self._waiters.pop(task.id, ()):
+    def wake(self, ids: Iterable[str]) -> None:
+        for task_id in ids:
+            for waiter in self._waiters.pop(task_id, ()):
                 if not waiter.done():
                     waiter.set_result(True)
 
-    def _add(self, task: Task, loop: asyncio.AbstractEventLoop) -> Waiter:
+    def close(self) -> None:
+        """Have everybody look again, and nobody wait from now on."""
+        self.closed = True
+        for waiters in self._waiters.values():
+            for waiter in waiters:
+                nudge(waiter)
+
+    def _add(self, task_id: str, loop: asyncio.AbstractEventLoop) -> Waiter:
         waiter: Waiter = loop.create_future()
-        waiters = self._waiters.get(task.id)
+        if self.closed:
+            waiter.set_result(False)
+        waiters = self._waiters.get(task_id)
         if waiters is None:
-            self._waiters[task.id] = [waiter]
+            self._waiters[task_id] = [waiter]
         else:
             waiters.append(waiter)
         return waiter

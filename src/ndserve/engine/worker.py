@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, Protocol
 
 from ndserve.engine.batcher import Batcher, Limits
+from ndserve.engine.deadlines import overdue
 from ndserve.engine.execution import Executed, execute, host_run
+from ndserve.engine.handover import Handover
 from ndserve.engine.lane import Lane, describe_error
+from ndserve.engine.reporting import Reporter
 from ndserve.engine.targets import Target, TargetKey, Targets
 from ndserve.errors import ExecutionError, NdserveError
 from ndserve.model_cache import batch_safety
 from ndserve.model_cache.cache import ModelCache
 from ndserve.model_cache.session import Session
-from ndserve.types import Batch, Batching, BatchKey, Failure, Task, Tensors
+from ndserve.types import DEFAULT_OPTIONS, Batch, Batching, BatchKey, Failure, HostArray, Outcome, Task, TaskState
 
 logger = logging.getLogger(__name__)
 
@@ -25,10 +28,18 @@ MAX_REASON = 2000
 """Characters of an exception's text that a caller gets."""
 
 
-Outcome: TypeAlias = tuple[Task, Tensors | None, Failure | None]
-"""How a task ended: with outputs or with a failure."""
+class Report(Protocol):
+    """Who is told of what becomes of tasks."""
 
-OnOutcomes = Callable[[Sequence[Outcome]], object]
+    def note(self, tasks: Sequence[Task], now: float) -> None:
+        """They begin to run, in a moment; may be called on the lane's thread."""
+        ...
+
+    def started(self, tasks: Sequence[Task]) -> None: ...
+
+    def progressed(self, tasks: Sequence[Task], fraction: float, message: str) -> None: ...
+
+    def settle(self, outcomes: Sequence[Outcome]) -> int: ...
 
 
 class Worker:
@@ -44,7 +55,7 @@ class Worker:
         lane: Lane,
         cache: ModelCache,
         clock: Callable[[], float],
-        on_outcomes: OnOutcomes,
+        report: Report,
         on_dead: Callable[[str], None],
     ) -> None:
         self.batches = 0
@@ -54,18 +65,24 @@ class Worker:
         self._lane = lane
         self._cache = cache
         self._clock = clock
-        self._on_outcomes = on_outcomes
+        self._report = report
         self._on_dead = on_dead
         self._scheduled = False
+        self._closed = False
         self._timer: asyncio.TimerHandle | None = None
+        self._next: Handover | None = None
         self._jobs: set[asyncio.Task[None]] = set()
         # Targets that have had a batch while others waited for room in the cache; they queue up for it now.
         self._served: set[TargetKey] = set()
         self._turned = asyncio.Event()
+        # When each target's models were loaded last, from when to when: what a task that waited for it waited.
+        self._loads: dict[TargetKey, tuple[float, float]] = {}
 
     def add(self, task: Task, now: float) -> None:
         """Queue a task. Everything that one tick of the loop brings is looked at together, in the next."""
         self.batcher.add(task, now)
+        if self._next is not None:
+            self._next.yield_to(task)
         self.wake()
 
     def wake(self) -> None:
@@ -84,7 +101,8 @@ class Worker:
         self.wake()  # for tasks that came while the probe held the lane
 
     async def close(self) -> None:
-        """Give up what is under way."""
+        """Give up what is under way, and give the lane nothing more."""
+        self._closed = True
         if self._timer is not None:
             self._timer.cancel()
         for job in list(self._jobs):
@@ -97,6 +115,8 @@ class Worker:
 
     def _pump(self) -> None:
         self._scheduled = False
+        if self._closed:
+            return
         now = self._clock()
         if not self._cache.room_wanted:
             self._served.clear()
@@ -110,10 +130,18 @@ class Worker:
                 continue
             batch = self.batcher.next_batch(now)
             assert batch is not None  # peek has just said so
-            batch.tasks = [task for task in batch.tasks if task.live]
+            batch.tasks = self._in_time(batch.tasks, now)
             if batch.tasks:
                 self._start(target, batch, now)
         self._arm()
+
+    def _in_time(self, tasks: list[Task], now: float) -> list[Task]:
+        """Those of the tasks that still want to run; ends those whose time is over."""
+        pressed = [task for task in tasks if task.options is not DEFAULT_OPTIONS and task.live]
+        late = [end for task in pressed if (end := overdue(task, now)) is not None]
+        if late:
+            self._report.settle(late)
+        return [task for task in tasks if task.live]
 
     def _may_run(self, target: Target) -> bool:
         """Whether its models are there, and it is not their turn to make room for somebody who waits."""
@@ -137,35 +165,93 @@ class Worker:
         task.add_done_callback(self._jobs.discard)
 
     def _start(self, target: Target, batch: Batch, now: float) -> None:
-        for task in batch.tasks:
-            task.start(now)
+        work: Callable[[Mapping[str, Session]], Executed | None]
+        if self._lane.in_flight:
+            self._next = Handover(batch)
+            work = partial(self._take_and_run, target, self._next, asyncio.get_running_loop())
+        else:
+            self._report.note(batch.tasks, now)
+            self._begin(target, batch.tasks, now)
+            work = partial(self._run, target, batch, batch.parts())
         if self._cache.room_wanted:
             self._served.add(target.key)
         self._turned.set()
         lease = self._cache.lease(target.models)
-        sessions = lease.__enter__()
-        work = partial(execute, self._lane.device, target, sessions, batch, batch.parts())
         self.batches += 1
         self.batched_tasks += len(batch.tasks)
-        running = self._lane.run(work)
+        running = self._lane.run(self._heard(target, partial(work, lease.__enter__()), batch.tasks))
         running.add_done_callback(partial(self._finish, target, batch, lease))
+
+    def _begin(self, target: Target, tasks: Sequence[Task], now: float) -> None:
+        """Note that tasks begin to run; those of a batch that is run again have begun before."""
+        first = [task for task in tasks if task.live and task.start(now, self._lane.device.name)]
+        if target.key in self._loads:
+            began, ended = self._loads[target.key]
+            for task in first:
+                task.load_seconds = max(0.0, ended - max(began, task.created))
+        if first:
+            self._report.started(first)
+
+    def _take_and_run(
+        self, target: Target, handover: Handover, loop: asyncio.AbstractEventLoop, sessions: Mapping[str, Session]
+    ) -> Executed | None:
+        """Run a batch that stood behind another one, unless it was recalled; on the lane's thread."""
+        now = self._clock()
+        parts = handover.take(now)
+        if parts is None:
+            return None
+        tasks = handover.batch.tasks
+        if not tasks:
+            return Executed([], None)
+        self._report.note(tasks, now)
+        loop.call_soon_threadsafe(self._begin, target, tasks, now)
+        return self._run(target, handover.batch, parts, sessions)
+
+    def _run(
+        self, target: Target, batch: Batch, parts: Mapping[str, list[HostArray]], sessions: Mapping[str, Session]
+    ) -> Executed:
+        return execute(self._lane.device, target, sessions, batch, parts)
+
+    def has_begun(self, task: Task) -> bool:
+        """Whether the lane has taken a prefetched task, although the event loop may not have heard of it."""
+        return self._next is not None and self._next.has_begun(task)
+
+    def _heard(
+        self, target: Target, work: Callable[[], Executed | None], tasks: Sequence[Task]
+    ) -> Callable[[], Executed | None]:
+        """`work` with an ear for the progress that a process reports."""
+        if target.process is None:
+            return work
+        reporter = Reporter(asyncio.get_running_loop(), partial(self._report.progressed, tasks))
+
+        def listened() -> Executed | None:
+            with reporter.listening():
+                return work()
+
+        return listened
 
     def _finish(
         self,
         target: Target,
         batch: Batch,
         lease: AbstractContextManager[dict[str, Session]],
-        running: asyncio.Future[Executed],
+        running: asyncio.Future[Executed | None],
     ) -> None:
         lease.__exit__(None, None, None)
+        if not self._lane.in_flight:
+            self._next = None
         self._turned.set()
         outcomes: list[Outcome] = []
         error = running.exception()
         if error is None:
             executed = running.result()
+            if executed is None:
+                self._recall(batch)
+                return
             if executed.batching is not None:
                 self._judge(target, executed.batching)
-            outcomes = [(task, out, None) for task, out in zip(batch.tasks, executed.results, strict=True)]
+            results = zip(batch.tasks, executed.results, strict=True)
+            outcomes = [(task, TaskState.SUCCEEDED, outputs, None) for task, outputs in results]
         elif not self._lane.device.healthy():
             self._on_dead(f"{self._lane.device.name} no longer answers: {describe_error(error)}")
             return
@@ -173,15 +259,24 @@ class Worker:
             for half in batch.halves():
                 self.batcher.put_back(half)
         else:
-            outcomes = [(batch.tasks[0], None, _failure(target, error))]
+            outcomes = [(batch.tasks[0], TaskState.FAILED, None, _failure(target, error))]
         self._pump()  # the device first; the callers are served while it works
         if outcomes:
-            self._on_outcomes(outcomes)
+            self._report.settle(outcomes)
+
+    def _recall(self, batch: Batch) -> None:
+        """Queue a batch again that the lane has left alone, and see who goes first now."""
+        self.batches -= 1
+        self.batched_tasks -= len(batch.tasks)
+        self.batcher.restore([task for task in batch.tasks if task.live])
+        self._pump()
 
     async def _load(self, target: Target) -> None:
+        began = self._clock()
         try:
             async with self._cache.loaded(target.models):
                 await self._probe(target)
+                self._loads[target.key] = began, self._clock()
                 self._served.discard(target.key)
                 self.batcher.release(target.key)
                 self._pump()
@@ -192,7 +287,7 @@ class Worker:
         except Exception as error:
             logger.error("%s: %s", target.name, error)
             failure = error.failure() if isinstance(error, NdserveError) else _failure(target, error)
-            self._on_outcomes([(task, None, failure) for task in self.batcher.drop(target.key)])
+            self._report.settle([(task, TaskState.FAILED, None, failure) for task in self.batcher.drop(target.key)])
             self.wake()
 
     def _has_turn_to_come(self, target: Target) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 from urllib.parse import parse_qsl
 
 from ndserve.errors import BodyTooLargeError, InvalidParameterError, MalformedBodyError
@@ -19,6 +19,27 @@ MAX_QUERY_PARAMETERS = 64
 
 class ClientGoneError(Exception):
     """The client hung up: nobody is left to answer."""
+
+
+class Call(NamedTuple):
+    """One request, as the handlers need it. Header names are in lower case."""
+
+    receive: Receive
+    headers: dict[bytes, bytes]
+    query: bytes
+    root: str
+
+    @property
+    def content_type(self) -> str:
+        return self.headers.get(b"content-type", b"").decode("latin1")
+
+    @property
+    def accept(self) -> str:
+        return self.headers.get(b"accept", b"").decode("latin1")
+
+    def location(self, task_id: str) -> Headers:
+        """The header that says where the result of a task will be."""
+        return [(b"location", f"{self.root}/result/{task_id}".encode())]
 
 
 SMALL = 4096

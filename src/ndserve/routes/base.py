@@ -24,6 +24,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request
 
 from ndserve.engine.service import InferenceService
+from ndserve.engine.tasks import Tasks
 from ndserve.errors import StartupError
 from ndserve.processes.base import import_folder
 
@@ -33,8 +34,16 @@ def _service(request: Request) -> InferenceService:
     return service
 
 
+def _tasks(request: Request) -> Tasks:
+    tasks: Tasks = request.app.state.tasks
+    return tasks
+
+
 Service = Annotated[InferenceService, Depends(_service)]
 """The running InferenceService, as a parameter of a route."""
+
+TasksOf = Annotated[Tasks, Depends(_tasks)]
+"""Its tasks."""
 
 
 def load_routers(folder: Path) -> list[APIRouter]:

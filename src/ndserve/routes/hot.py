@@ -8,30 +8,32 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
-from functools import lru_cache
-from typing import NamedTuple, TypeAlias
+from dataclasses import replace
+from functools import partial
+from typing import TypeAlias
 
 import orjson
 
 from ndserve import codecs
+from ndserve.codecs.base import Buffer
 from ndserve.codecs.npy import SMALL
-from ndserve.engine.service import InferenceService, outputs_of
-from ndserve.errors import InvalidParameterError, NdserveError
+from ndserve.engine.groups import PREFIX
+from ndserve.engine.service import outputs_of
+from ndserve.engine.status import describe, describe_group
+from ndserve.engine.targets import Target
+from ndserve.engine.tasks import GroupStatus, Tasks
+from ndserve.errors import EngineDeadError, InvalidParameterError, NdserveError
 from ndserve.routes import problems
-from ndserve.routes.asgi import ClientGoneError, Headers, Intake, Receive, Scope, Send, parse_query
+from ndserve.routes.asgi import Call, ClientGoneError, Headers, Intake, Receive, Scope, Send
+from ndserve.routes.options import Options, check_id, fingerprint, preferred_wait, read_options, wait_only
 from ndserve.routes.problems import problem
-from ndserve.routes.waiting import until_settled
-from ndserve.types import Task
+from ndserve.routes.waiting import until_ended
+from ndserve.types import LIVE, Task, Tensors
 
 logger = logging.getLogger(__name__)
 
-MAX_WAIT = 3600.0
 RETRY: Headers = [(b"retry-after", b"1")]
-RESERVED = frozenset({"model", "process", "version", "cast", "wait"})
-"""Query parameters that are the server's own; a process cannot have a parameter of that name."""
 
 _JSON = b"application/json"
 
@@ -39,51 +41,52 @@ _JSON = b"application/json"
 Answer: TypeAlias = tuple[int, bytes, tuple[bytes | memoryview, ...], Headers, Task | None]
 """Status, Content-Type, body, further headers, and the task whose outcome it delivers, if any."""
 
-
-class Options(NamedTuple):
-    """What the query string of a submit asks for."""
-
-    target: str | None
-    version: str | None
-    cast: bool
-    wait: float
-    parameters: dict[str, str]
-
-
-Handler = Callable[[Scope, Receive, str], Awaitable[Answer]]
+Handler = Callable[[Call, str], Awaitable[Answer]]
 
 
 class HotRoutes:
     """The handlers, and the choice among them by path and method."""
 
-    def __init__(self, service: InferenceService, max_body_bytes: int, default_process: str) -> None:
-        self._service = service
-        self._intake = Intake(max_body_bytes, service.check_room)
+    def __init__(
+        self, tasks: Tasks, max_body_bytes: int, default_process: str, check_webhook: Callable[[str], object]
+    ) -> None:
+        """`check_webhook` raises InvalidParameterError for a URL that no webhook may go to."""
+        self._tasks = tasks
+        self._service = tasks.service
+        self._intake = Intake(max_body_bytes, self._service.check_room)
         self._default_process = default_process
-        self._submits: dict[str, Handler] = {"POST": self._submit}
-        self._results: dict[str, Handler] = {"GET": self._result}
-        self._tasks: dict[str, Handler] = {"GET": self._status, "POST": self._submit}
+        self._check_webhook = check_webhook
+        self._on_submit: dict[str, Handler] = {"POST": self._submit}
+        self._on_result: dict[str, Handler] = {"GET": self._result}
+        self._on_task: dict[str, Handler] = {"GET": self._status, "POST": self._submit, "DELETE": self._delete}
 
     def match(self, scope: Scope) -> tuple[dict[str, Handler], str] | None:
         """The handlers of a hot path by method, and the name or id in it; None leaves the request to FastAPI."""
         path: str = scope["path"].removeprefix(scope.get("root_path", ""))
         if path == "/process_np_array":
-            return self._submits, ""
+            return self._on_submit, ""
         if path.startswith("/result/"):
-            return self._results, path[8:]
+            return self._on_result, path[8:]
         if path.startswith("/tasks/"):
             name, slash, rest = path[7:].partition("/")
+            if slash and scope["method"] == "PUT":
+                return {"PUT": partial(self._submit, task_id=rest)}, name
             if rest == "result":
-                return self._results, name
+                return self._on_result, name
             if not slash and name:
-                return self._tasks, name
+                return self._on_task, name
         return None
 
     async def serve(self, handlers: dict[str, Handler], name: str, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         try:
             handler = handlers.get(scope["method"])
-            answer = _method_not_allowed(handlers) if handler is None else await handler(scope, receive, name)
+            if handler is None:
+                answer = _method_not_allowed(handlers)
+            else:
+                headers = dict(scope["headers"])
+                call = Call(receive, headers, scope["query_string"], scope.get("root_path", ""))
+                answer = await handler(call, name)
         except ClientGoneError:
             return
         except NdserveError as error:
@@ -92,9 +95,9 @@ class HotRoutes:
             logger.exception("%s %s failed", scope["method"], scope["path"])
             body = problem(500, "internal", problems.INTERNAL)
             answer = 500, problems.MEDIA_TYPE, (body,), [], None
-        status, content_type, chunks, headers, delivers = answer
+        status, content_type, chunks, further, delivers = answer
         length = b"%d" % sum(map(len, chunks))
-        fields = [(b"content-type", content_type), (b"content-length", length), *headers]
+        fields = [(b"content-type", content_type), (b"content-length", length), *further]
         await send({"type": "http.response.start", "status": status, "headers": fields})
         for chunk in chunks[:-1]:
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
@@ -102,84 +105,165 @@ class HotRoutes:
         if delivers is not None:
             self._service.store.delivered(delivers)
 
-    async def _submit(self, scope: Scope, receive: Receive, name: str) -> Answer:
-        """POST /process_np_array and POST /tasks/{target}."""
-        service = self._service
-        options = _options(scope["query_string"])
+    async def _submit(self, call: Call, name: str, task_id: str | None = None) -> Answer:
+        """POST /process_np_array, POST /tasks/{target} and PUT /tasks/{target}/{id}."""
+        options = read_options(call.query, call.headers)
+        asked = options.task
         if name and options.target:
             raise InvalidParameterError("the path names the target already; leave model= and process= out")
-        target = service.target(name or options.target or self._default_process, options.version)
-        headers = dict(scope["headers"])
-        self._intake.expect(headers.get(b"content-length"))
-        message = await receive()
-        body = await self._intake.rest(message, receive) if message.get("more_body") else self._intake.whole(message)
-        content_type = headers.get(b"content-type", b"").decode("latin1")
-        limit = self._intake.max_body_bytes
-        if codecs.is_cheap(body):
-            inputs = codecs.decode(content_type, body, target.inputs, limit)
-        else:
-            inputs = await asyncio.to_thread(codecs.decode, content_type, body, target.inputs, limit)
-        task = await service.submit(target, inputs, options.parameters, cast=options.cast)
+        if task_id is not None:
+            check_id(task_id)
+        if asked.webhook is not None:
+            self._check_webhook(asked.webhook.url)
+        target = self._service.target(name or options.target or self._default_process, options.version)
+        self._intake.expect(call.headers.get(b"content-length"))
+        message = await call.receive()
+        more = message.get("more_body")
+        body = await self._intake.rest(message, call.receive) if more else self._intake.whole(message)
+        decode = partial(codecs.decode, call.content_type, body, target.inputs, self._intake.max_body_bytes)
+        inputs = decode() if codecs.is_cheap(body) else await asyncio.to_thread(decode)
+        if task_id is not None or asked.idempotency_key is not None or options.split:
+            return await self._submit_named(call, target, inputs, options, body, task_id)
+        # A caller who waits learns no id unless the wait runs out: until then there is nothing to keep.
+        keep = not options.wait or asked.webhook is not None
+        given = options.parameters
+        task = await self._service.submit(target, inputs, given, cast=options.cast, options=asked, keep=keep)
         if options.wait:
             try:
-                await until_settled(service.waiters, task, receive, options.wait)
+                await self._wait(task, call, options.wait)
             except ClientGoneError:
-                service.cancel(task)  # the caller never learnt the id: nobody can fetch the result
+                if not keep:
+                    self._service.cancel(task)  # nobody can fetch the result
                 raise
-            if not task.live:
-                try:
-                    return await _outcome(task, headers)
-                finally:
-                    service.store.forget(task)
-        location = f"{scope.get('root_path', '')}/result/{task.id}".encode()
-        return 202, _JSON, (_accepted(task),), [(b"location", location)], None
+            if task.public:
+                return await _outcome(task, call)
+            if not keep:
+                await self._service.keep(task)
+                return 202, _JSON, (_accepted(task),), call.location(task.id), None
+        return 202, _JSON, (_queued(task.id),), call.location(task.id), None
 
-    async def _result(self, scope: Scope, receive: Receive, name: str) -> Answer:
+    async def _submit_named(
+        self, call: Call, target: Target, inputs: Tensors, options: Options, body: Buffer, task_id: str | None
+    ) -> Answer:
+        """A submit whose id or key its client knows, so that it may have come before, or that gives many tasks."""
+        asked, given = options.task, options.parameters
+        once = task_id is not None or asked.idempotency_key is not None
+        if once:
+            mark = await _fingerprint(target, options, body)
+            asked = replace(asked, fingerprint=mark, idempotency_key=None if task_id else asked.idempotency_key)
+
+        async def submit() -> str:
+            cast = options.cast
+            if options.split:
+                return (await self._tasks.submit_split(target, inputs, given, cast=cast, options=asked)).id
+            submitted = self._service.submit(target, inputs, given, cast=cast, options=asked, task_id=task_id)
+            return (await submitted).id
+
+        new, found = await self._tasks.submit_once(submit, asked, task_id) if once else (True, await submit())
+        status = 202 if new else 200
+        if is_group(found):
+            return await self._group_outcome(call, found, options.wait, status)
+        task = await self._service.find(found)
+        if options.wait:
+            await self._wait(task, call, options.wait)
+            if task.public:
+                return await _outcome(task, call)
+        body = _queued(found) if new else _accepted(task)
+        return status, _JSON, (body,), call.location(found), None
+
+    async def _result(self, call: Call, name: str) -> Answer:
         """GET /result/{task_id} and GET /tasks/{task_id}/result."""
-        service = self._service
-        wait = _wait_only(scope["query_string"])
-        task = service.live.get(name) or await service.find(name)
-        if task.live and wait:
-            await until_settled(service.waiters, task, receive, wait)
-        if task.live:
+        wait = wait_only(call.query) or preferred_wait(call.headers)
+        if is_group(name):
+            return await self._group_outcome(call, name, wait, 202, always=True)
+        task = self._service.ledger.live.get(name) or await self._service.find(name)
+        if wait:
+            await self._wait(task, call, wait)
+        if not task.public:
+            if wait:
+                self._check_alive()
             return 202, _JSON, (_accepted(task),), RETRY, None
-        return await _outcome(task, dict(scope["headers"]))
+        return await _outcome(task, call)
 
-    async def _status(self, scope: Scope, receive: Receive, name: str) -> Answer:
+    async def _group_outcome(self, call: Call, name: str, wait: float, status: int, *, always: bool = False) -> Answer:
+        """The stacked result of a group where it has ended and the caller waits for it, else its state."""
+        group = await self._tasks.group(name)
+        if wait:
+            await self._wait_for_group(call, name, wait)
+            group = await self._tasks.group(name)
+        if group.state in LIVE or not (wait or always):
+            headers = RETRY if always else call.location(name)
+            return status, _JSON, (_accepted_group(group),), headers, None
+        outputs = await self._tasks.stacked(group)
+        payload = await asyncio.to_thread(codecs.encoder(call.accept, outputs).encode, outputs)
+        return 200, payload.content_type, payload.chunks, [], None
+
+    async def _status(self, call: Call, name: str) -> Answer:
         """GET /tasks/{task_id}."""
-        service = self._service
-        wait = _wait_only(scope["query_string"])
-        task = await service.find(name)
-        if task.live and wait:
-            await until_settled(service.waiters, task, receive, wait)
-        return 200, _JSON, (orjson.dumps(describe(task)),), [], None
+        wait = wait_only(call.query) or preferred_wait(call.headers)
+        if is_group(name):
+            group = await self._tasks.group(name)
+            if wait:
+                await self._wait_for_group(call, name, wait)
+                group = await self._tasks.group(name)
+            return 200, _JSON, (orjson.dumps(describe_group(group)),), [], None
+        task = await self._service.find(name)
+        if wait:
+            await self._wait(task, call, wait)
+        return 200, _JSON, (orjson.dumps(describe(task, self._tasks.position(task))),), [], None
+
+    async def _delete(self, call: Call, name: str) -> Answer:
+        """DELETE /tasks/{task_id}."""
+        if is_group(name):
+            group = await self._tasks.group(name)
+            outcome = await self._tasks.delete_group(group)
+            state = group.state if outcome == "result_removed" else (await self._tasks.group(name)).state
+        else:
+            task = await self._service.find(name)
+            outcome = await self._tasks.delete(task)
+            state = task.state
+        return 200, _JSON, (orjson.dumps({"task_id": name, "status": state, "outcome": outcome}),), [], None
+
+    def _check_alive(self) -> None:
+        """Refuse to tell that a task runs where nothing runs any more."""
+        if self._service.dead:
+            raise EngineDeadError(f"the engine has stopped: {self._service.dead}; ask again when it is back")
+
+    def _wait(self, task: Task, call: Call, seconds: float) -> Awaitable[None]:
+        return until_ended(self._service.waiters, task.id, lambda: task.public, call.receive, seconds)
+
+    async def _wait_for_group(self, call: Call, name: str, seconds: float) -> None:
+        is_live = self._service.ledger.group_is_live
+        await until_ended(self._service.waiters, name, lambda: not is_live(name), call.receive, seconds)
 
 
-def describe(task: Task) -> dict[str, object]:
-    """A task's status as it goes over the wire. Times are RFC 3339 in UTC."""
-    return {
-        "task_id": task.id,
-        "status": task.state.value,
-        "target": task.key.target,
-        "version": task.key.version or None,
-        "attempts": task.attempts,
-        "created": _time(task.created),
-        "started": _time(task.started),
-        "ended": _time(task.ended),
-        "error": {"code": task.failure.code, "message": task.failure.message} if task.failure else None,
-    }
+async def _fingerprint(target: Target, options: Options, body: Buffer) -> str:
+    if len(body) <= SMALL:
+        return fingerprint(target.name, options, body)
+    return await asyncio.to_thread(fingerprint, target.name, options, body)
 
 
-def _time(seconds: float | None) -> datetime | None:
-    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
+def is_group(name: str) -> bool:
+    """Whether this is a group's id, and not that of one of its tasks."""
+    return name.startswith(PREFIX) and "-" not in name[len(PREFIX) :]
+
+
+def _queued(task_id: str) -> bytes:
+    """The answer for a new task: what it was when it was accepted, though it may well run already."""
+    return f'{{"task_id":"{task_id}","status":"queued"}}'.encode()
 
 
 def _accepted(task: Task) -> bytes:
-    """The answer for a live task."""
-    return f'{{"task_id":"{task.id}","status":"{task.state}"}}'.encode()
+    """The answer for a task whose outcome is not here yet."""
+    return f'{{"task_id":"{task.id}","status":"{task.visible_state}"}}'.encode()
 
 
-async def _outcome(task: Task, headers: dict[bytes, bytes]) -> Answer:
+def _accepted_group(status: GroupStatus) -> bytes:
+    group = status.group
+    return orjson.dumps({"task_id": group.id, "group_id": group.id, "status": status.state, "total": group.total})
+
+
+async def _outcome(task: Task, call: Call) -> Answer:
     """The answer that delivers an ended task: its outputs as Accept asks.
 
     Raises:
@@ -187,12 +271,10 @@ async def _outcome(task: Task, headers: dict[bytes, bytes]) -> Answer:
         NotAcceptableError: they have no accepted form.
     """
     outputs = outputs_of(task)
-    codec = codecs.encoder(headers.get(b"accept", b"").decode("latin1"), outputs)
-    if codec.cheap or task.nbytes <= SMALL:
-        payload = codec.encode(outputs)
-    else:
-        payload = await asyncio.to_thread(codec.encode, outputs)
-    return 200, payload.content_type, payload.chunks, [], task
+    codec = codecs.encoder(call.accept, outputs)
+    cheap = codec.cheap or task.output_bytes <= SMALL
+    payload = codec.encode(outputs) if cheap else await asyncio.to_thread(codec.encode, outputs)
+    return 200, payload.content_type, payload.chunks, [], task if task.kept else None
 
 
 def _error_answer(error: NdserveError) -> Answer:
@@ -204,35 +286,3 @@ def _method_not_allowed(handlers: dict[str, Handler]) -> Answer:
     allowed = ", ".join(handlers)
     body = problem(405, "method_not_allowed", f"this path answers {allowed}")
     return 405, problems.MEDIA_TYPE, (body,), [(b"allow", allowed.encode())], None
-
-
-@lru_cache(maxsize=1024)
-def _options(query: bytes) -> Options:
-    given = dict(parse_query(query))
-    model, process = given.pop("model", None), given.pop("process", None)
-    if model is not None and process is not None:
-        raise InvalidParameterError("name either a model or a process, not both")
-    cast = given.pop("cast", "false").lower()
-    if cast not in ("true", "false", "1", "0"):
-        raise InvalidParameterError(f"cast is true or false, not {cast!r}")
-    version, wait = given.pop("version", None), _seconds(given.pop("wait", "0"))
-    return Options(model or process, version, cast in ("true", "1"), wait, given)
-
-
-@lru_cache(maxsize=1024)
-def _wait_only(query: bytes) -> float:
-    given = dict(parse_query(query))
-    wait = _seconds(given.pop("wait", "0"))
-    if given:
-        raise InvalidParameterError(f"unknown parameters {', '.join(given)}; this path knows wait")
-    return wait
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = math.nan
-    if not 0 <= seconds <= MAX_WAIT:
-        raise InvalidParameterError(f"wait is a number of seconds from 0 to {MAX_WAIT:g}, not {text!r}")
-    return seconds

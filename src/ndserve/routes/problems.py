@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from ndserve.errors import NdserveError, QueueFullError
+from ndserve.errors import NdserveError
 from ndserve.routes.asgi import Headers
 
 MEDIA_TYPE = b"application/problem+json"
@@ -23,4 +23,4 @@ def problem(status: int, code: str, detail: str, **extra: Any) -> bytes:
 
 def headers_of(error: NdserveError) -> Headers:
     """The headers that go with an error besides its body's own."""
-    return [(b"retry-after", str(error.retry_after).encode())] if isinstance(error, QueueFullError) else []
+    return [(b"retry-after", str(error.retry_after).encode())] if error.retry_after is not None else []

@@ -1,16 +1,18 @@
-"""Long-polling: a caller's wait for a task, without polling and without outliving the caller."""
+"""Long-polling: a caller's wait for an end, without polling and without outliving the caller."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from ndserve.engine.waiters import PATIENCE, Waiter, Waiters, nudge
 from ndserve.routes.asgi import ClientGoneError, Receive
-from ndserve.types import Task
 
 
-async def until_settled(waiters: Waiters, task: Task, receive: Receive, seconds: float) -> bool:
-    """Wait until the task ends, at most that long. True when it has ended.
+async def until_ended(
+    waiters: Waiters, task_id: str, has_ended: Callable[[], bool], receive: Receive, seconds: float
+) -> None:
+    """Wait until the task or group of that id has ended, at most that long.
 
     The connection is watched only once the first moments have passed: a watcher costs more than all the rest of
     a wait, and most answers are out by then.
@@ -18,35 +20,35 @@ async def until_settled(waiters: Waiters, task: Task, receive: Receive, seconds:
     Raises:
         ClientGoneError: the caller hung up.
     """
-    if not task.live:
-        return True
+    if has_ended():
+        return
     if seconds > 2 * PATIENCE:
-        waiter = waiters.add_patient(task)
+        waiter = waiters.add_patient(task_id)
         try:
             if await waiter:
-                return True
-        finally:
-            if task.live:
-                waiters.remove(task, waiter)
-        if not task.live:  # it ended in the same turn in which the waiter gave up, and wakes nobody any more
-            return True
+                return
+        except BaseException:
+            waiters.remove(task_id, waiter)
+            raise
+        waiters.remove(task_id, waiter)
+        if has_ended():  # in the same turn in which the waiter gave up, and it wakes nobody any more
+            return
         seconds -= PATIENCE
-    return await _watched(waiters, task, receive, seconds)
+    if not waiters.closed:
+        await _watched(waiters, task_id, receive, seconds)
 
 
-async def _watched(waiters: Waiters, task: Task, receive: Receive, seconds: float) -> bool:
-    waiter = waiters.add(task)
+async def _watched(waiters: Waiters, task_id: str, receive: Receive, seconds: float) -> None:
+    waiter = waiters.add(task_id)
     timer = asyncio.get_running_loop().call_later(seconds, nudge, waiter)
     watcher = asyncio.create_task(_hang_up(receive, waiter))
     try:
-        ended = await waiter
-        if not ended and watcher.done():
+        if not await waiter and watcher.done():
             raise ClientGoneError
-        return ended
     finally:
         timer.cancel()
         watcher.cancel()
-        waiters.remove(task, waiter)
+        waiters.remove(task_id, waiter)
 
 
 async def _hang_up(receive: Receive, waiter: Waiter) -> None:

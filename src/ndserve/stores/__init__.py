@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 from ndserve.stores.base import TaskStore
 from ndserve.stores.memory import MemoryStore
+from ndserve.stores.sqlite import SqliteStore
 
-StoreOpener = Callable[[float, int, int], TaskStore]
+StoreOpener = Callable[[Path, str, int, int], TaskStore]
 
-STORES: dict[str, StoreOpener] = {"memory": MemoryStore}
+STORES: dict[str, StoreOpener] = {
+    "memory": lambda folder, durability, max_tasks, max_bytes: MemoryStore(max_tasks, max_bytes),
+    "sqlite": SqliteStore,
+}
 
 
-def open_store(name: str, *, ttl: float, max_tasks: int, max_bytes: int) -> TaskStore:
-    """The store of that name. `ttl` is the seconds for which a result is kept after its task's end."""
-    return STORES[name](ttl, max_tasks, max_bytes)
+def open_store(name: str, *, folder: Path, durability: str, max_tasks: int, max_bytes: int) -> TaskStore:
+    """The store of that name; what lies in `folder` is read by its `unfinished`."""
+    return STORES[name](folder, durability, max_tasks, max_bytes)

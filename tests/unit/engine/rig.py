@@ -19,6 +19,7 @@ import numpy as np
 from ndserve.devices.base import Device
 from ndserve.devices.cpu import CpuDevice
 from ndserve.engine.lane import Lane
+from ndserve.engine.ledger import Ledger
 from ndserve.engine.service import InferenceService, QueueBounds
 from ndserve.engine.targets import BatchDefaults, Targets
 from ndserve.model_cache.cache import ModelCache
@@ -166,7 +167,7 @@ async def serving(
     clock = clock or Clock()
     service = InferenceService(
         targets=Targets(models, processes, BatchDefaults(max_batch, max_wait)),
-        store=store or MemoryStore(ttl=3600, max_tasks=100_000, max_bytes=1 << 40),
+        ledger=Ledger(store or MemoryStore(max_tasks=100_000, max_bytes=1 << 40), clock, 3600.0, None),
         cache=ModelCache((shelf or Shelf()).open, budget, clock),
         lane=Lane(device or CpuDevice()),
         bounds=bounds,
@@ -185,7 +186,7 @@ async def serving(
 
 async def ended(service: InferenceService, *tasks: Task) -> None:
     """Wait until all of these tasks have ended."""
-    await asyncio.gather(*(service.waiters.add(task) for task in tasks if task.live))
+    await asyncio.gather(*(service.waiters.add(task.id) for task in tasks if not task.public))
 
 
 def item(*values: float) -> HostArray:

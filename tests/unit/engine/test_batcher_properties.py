@@ -15,8 +15,8 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from ndserve.engine.batcher import Batcher, Limits, Turn
-from ndserve.types import Batch, BatchKey, Task
+from ndserve.engine.batcher import AGEING_SECONDS, TOP_PRIORITY, Batcher, Limits, Turn
+from ndserve.types import Batch, BatchKey, Task, TaskOptions
 from tests.unit.engine.rig import batch_key, make_task
 
 KEYS = [batch_key("a"), batch_key("a", k=2), batch_key("a", "2"), batch_key("b"), batch_key("p", "")]
@@ -26,18 +26,33 @@ some_limits = st.builds(Limits, st.sampled_from([1, 2, 3, 5, 8]), st.sampled_fro
 all_limits = st.lists(some_limits, min_size=len(KEYS), max_size=len(KEYS))
 some_key = st.sampled_from(KEYS)
 some_rows = st.sampled_from([1, 1, 1, 0, 2, 3, 6])
+some_priority = st.sampled_from([5, 5, 5, 4, 6, 0, 9])
 
 
 def target_of(key: BatchKey) -> tuple[str, str]:
     return key.target, key.version
 
 
+def task_of(task_id: str, key: BatchKey, rows: int, priority: int) -> Task:
+    task = make_task(task_id, key, rows)
+    task.options = TaskOptions(priority=priority)
+    return task
+
+
 class Waiting(NamedTuple):
-    """A task in the model's plain list, with its arrival."""
+    """A task in the model's plain list, with its arrival. Those that came earlier compare as less."""
 
     number: int
     time: float
     task: Task
+
+    @property
+    def rank(self) -> tuple[float, int]:
+        return self.time + (TOP_PRIORITY - self.task.options.priority) * AGEING_SECONDS, self.number
+
+
+def by_rank(entries: list[Waiting]) -> list[Waiting]:
+    return sorted(entries, key=lambda entry: entry.rank)
 
 
 class BatcherMachine(RuleBasedStateMachine):
@@ -48,7 +63,6 @@ class BatcherMachine(RuleBasedStateMachine):
         self.now = 0.0
         self.count = 0
         self.queues: dict[BatchKey, list[Waiting]] = {key: [] for key in KEYS}
-        self.filled: set[BatchKey] = set()  # keys that were full once while their tasks waited
         self.out: list[Batch] = []
         self.returned: list[Batch] = []
         self.held: set[tuple[str, str]] = set()
@@ -59,16 +73,14 @@ class BatcherMachine(RuleBasedStateMachine):
         self.limits = dict(zip(KEYS, limits, strict=True))
         self.batcher = Batcher(self.limits.__getitem__)
 
-    @rule(key=some_key, rows=some_rows)
-    def add(self, key: BatchKey, rows: int) -> None:
+    @rule(key=some_key, rows=some_rows, priority=some_priority)
+    def add(self, key: BatchKey, rows: int, priority: int) -> None:
         self.count += 1
-        task = make_task(f"task{self.count}", key, rows)
+        task = task_of(f"task{self.count}", key, rows, priority)
         self.queues[key].append(Waiting(self.count, self.now, task))
-        if self.rows(key) >= self.limits[key].max_rows:
-            self.filled.add(key)
         self.batcher.add(task, self.now)
 
-    @rule(seconds=st.integers(1, 5))
+    @rule(seconds=st.sampled_from([1, 2, 3, 4, 5, 10, 40]))
     def pass_time(self, seconds: int) -> None:
         self.now += seconds
 
@@ -78,9 +90,6 @@ class BatcherMachine(RuleBasedStateMachine):
         key = data.draw(st.sampled_from([key for key in KEYS if self.queues[key]]))
         entry = data.draw(st.sampled_from(self.queues[key]))
         self.queues[key].remove(entry)
-        head = min((other.number for other in self.queues[key]), default=self.count)
-        if entry.number < head and self.rows(key) < self.limits[key].max_rows:
-            self.filled.discard(key)  # the next head waits for its own time
         assert self.batcher.discard(entry.task)
         assert not self.batcher.discard(entry.task)
 
@@ -143,24 +152,22 @@ class BatcherMachine(RuleBasedStateMachine):
             self.out.append(batch)
 
     def check_fresh(self, batch: Batch | None, turn: Turn | None) -> None:
-        """A batch of tasks that waited: of the oldest due key, in order, as many as fit."""
+        """A batch of tasks that waited: of the due key with the lowest rank, in order of rank, as many as fit."""
         due = [key for key in KEYS if self.is_due(key)]
         if batch is None or turn is None:
             assert not due
             self.check_wakeup()
             return
-        key, queue, limits = batch.key, self.queues[batch.key], self.limits[batch.key]
-        assert target_of(key) not in self.held
-        assert key in due or key in self.filled
-        assert all(queue[0].number <= self.queues[other][0].number for other in due)
+        key, queue, limits = batch.key, by_rank(self.queues[batch.key]), self.limits[batch.key]
+        assert key in due
+        assert queue[0].rank == min(entry.rank for other in due for entry in self.queues[other])
         assert turn.full == (self.rows(key) >= limits.max_rows)
         assert batch.tasks == [entry.task for entry in queue[: len(batch.tasks)]]
         assert batch.rows <= limits.max_rows or len(batch.tasks) == 1
-        del queue[: len(batch.tasks)]
-        if queue:
-            assert batch.rows + queue[0].task.rows > limits.max_rows
-        if self.rows(key) < limits.max_rows:
-            self.filled.discard(key)
+        left = queue[len(batch.tasks) :]
+        if left:
+            assert batch.rows + left[0].task.rows > limits.max_rows
+        self.queues[key] = sorted(left)
 
     def rows(self, key: BatchKey) -> int:
         return sum(entry.task.rows for entry in self.queues[key])
@@ -175,6 +182,11 @@ class BatcherMachine(RuleBasedStateMachine):
     def the_length_is_what_waits(self) -> None:
         if self.queues:
             assert len(self.batcher) == sum(map(len, self.queues.values()))
+
+    @rule()
+    def positions(self) -> None:
+        queued = by_rank([entry for queue in self.queues.values() for entry in queue])
+        assert self.batcher.positions() == {entry.task.id: place for place, entry in enumerate(queued)}
 
     def check_wakeup(self) -> None:
         """Nothing may run now; who comes back at the wakeup comes neither too late nor for what was known before."""
@@ -204,13 +216,13 @@ def test_no_task_is_lost_or_comes_twice_and_every_rule_holds() -> None:
     )
 
 
-arrivals = st.lists(st.tuples(st.integers(0, 6), some_key, some_rows), min_size=1, max_size=25)
+arrivals = st.lists(st.tuples(st.integers(0, 6), some_key, some_rows, some_priority), min_size=1, max_size=25)
 
 
 @settings(max_examples=200, deadline=None)
 @given(all_limits, arrivals)
 def test_who_comes_at_every_wakeup_finds_a_batch_and_no_task_waits_too_long(
-    limits: list[Limits], arrivals: list[tuple[int, BatchKey, int]]
+    limits: list[Limits], arrivals: list[tuple[int, BatchKey, int, int]]
 ) -> None:
     by_key = dict(zip(KEYS, limits, strict=True))
     batcher = Batcher(by_key.__getitem__)
@@ -233,10 +245,31 @@ def test_who_comes_at_every_wakeup_finds_a_batch_and_no_task_waits_too_long(
             assert take_all() > 0
         now = max(now, end)
 
-    for number, (pause, key, rows) in enumerate(arrivals):
+    for number, (pause, key, rows, priority) in enumerate(arrivals):
         run_until(now + pause)
         added[str(number)] = now
-        batcher.add(make_task(str(number), key, rows), now)
+        batcher.add(task_of(str(number), key, rows, priority), now)
         take_all()
     run_until(now + 1000)
     assert not added
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, TOP_PRIORITY), some_key, st.lists(some_key, min_size=1, max_size=4), st.integers(1, 8))
+def test_a_steady_flood_of_the_top_priority_keeps_no_task_waiting_beyond_its_ageing(
+    priority: int, key: BatchKey, flooded: list[BatchKey], max_rows: int
+) -> None:
+    batcher = Batcher(lambda key: Limits(max_rows))
+    batcher.add(task_of("patient", key, 1, priority), 0.0)
+    ran_at: float | None = None
+    for second in range(100):
+        for number in range(max_rows):  # as much as runs in a second, so that something always waits
+            flood = flooded[second % len(flooded)]
+            batcher.add(task_of(f"{second}.{number}", flood, 1, TOP_PRIORITY), float(second))
+        batch = batcher.next_batch(float(second))
+        assert batch is not None
+        if any(task.id == "patient" for task in batch.tasks):
+            ran_at = float(second)
+            break
+    assert ran_at is not None
+    assert ran_at <= (TOP_PRIORITY - priority) * AGEING_SECONDS

@@ -97,12 +97,13 @@ def test_a_task_keeps_the_times_at_which_it_started_and_ended() -> None:
     run(main())
 
 
-def test_ids_are_128_random_bits_in_hex() -> None:
+def test_ids_are_the_time_and_128_random_bits_in_hex() -> None:
     async def main() -> None:
         async with serving(twice) as service:
             ids = {(await service.submit("twice", item(1))).id for _ in range(50)}
             assert len(ids) == 50
-            assert all(len(bytes.fromhex(task_id)) == 16 for task_id in ids)
+            assert {int(task_id[:11], 16) for task_id in ids} == {int(Clock().now * 1000)}
+            assert {len(bytes.fromhex(task_id[11:])) for task_id in ids} == {16}
 
     run(main())
 
@@ -240,8 +241,8 @@ def test_room_can_be_asked_for_before_a_body_is_read() -> None:
 
 def test_a_full_store_refuses_a_task_and_counts_nothing() -> None:
     async def main() -> None:
-        async with serving(twice, store=MemoryStore(3600, 1, 1000)) as service:
-            await service.infer("twice", item(1))
+        async with serving(twice, store=MemoryStore(1, 1000)) as service:
+            await ended(service, await service.submit("twice", item(1)))
             with pytest.raises(StoreFullError):
                 await service.submit("twice", item(1))
             assert service.stats()["queue"] == {
@@ -305,7 +306,7 @@ def test_who_waits_for_a_task_is_answered_when_it_is_cancelled() -> None:
         gate = Gate()
         async with serving(gated(gate), gates=[gate]) as service:
             task = await service.submit("gated", item(1))
-            waiting = service.waiters.add(task)
+            waiting = service.waiters.add(task.id)
             service.cancel(task)
             assert await waiting
             with pytest.raises(GoneError, match="was cancelled"):

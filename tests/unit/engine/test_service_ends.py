@@ -12,6 +12,7 @@ from ndserve.devices.cpu import CpuDevice
 from ndserve.engine.service import QueueBounds
 from ndserve.errors import EngineDeadError, QueueFullError, ShuttingDownError
 from ndserve.processes.base import Process, process
+from ndserve.stores.base import Closing, Delivery, Group
 from ndserve.stores.memory import MemoryStore
 from ndserve.types import Task, TaskState
 from tests.unit.engine.rig import Gate, code, ended, item, model_info, output, run, serving, tick
@@ -35,15 +36,17 @@ class LateStore(MemoryStore):
     """Commits when the test says so."""
 
     def __init__(self) -> None:
-        super().__init__(3600, 1000, 1 << 30)
+        super().__init__(1000, 1 << 30)
         self.committed = asyncio.Event()
 
-    def put(self, tasks: Sequence[Task], now: float) -> Awaitable[None]:
-        super().put(tasks, now)
+    def put(self, tasks: Sequence[Task], now: float, group: Group | None = None) -> Awaitable[None]:
+        super().put(tasks, now, group)
         return self._commit()
 
-    def finish(self, tasks: Sequence[Task]) -> Awaitable[None]:
-        super().finish(tasks)
+    def finish(
+        self, tasks: Sequence[Task], deliveries: Sequence[Delivery] = (), closing: Sequence[Closing] = ()
+    ) -> Awaitable[None]:
+        super().finish(tasks, deliveries, closing)
         return self._commit()
 
     async def _commit(self) -> None:
@@ -123,7 +126,7 @@ def test_what_is_left_when_the_time_is_over_fails_as_shutting_down() -> None:
             running = await service.submit("gated", item(1))
             await gate.reached()
             queued = await service.submit("gated", item(2))
-            waiting = service.waiters.add(queued)
+            waiting = service.waiters.add(queued.id)
             await service.drain(0)
             assert [code(task) for task in (running, queued)] == ["shutting_down"] * 2
             assert await waiting
@@ -225,17 +228,15 @@ def test_a_start_that_loads_ahead_ends_when_the_device_cannot_be_entered() -> No
 # a store that takes its time
 
 
-def test_a_task_is_queued_only_once_it_is_stored() -> None:
+def test_a_task_runs_while_it_is_stored_and_its_caller_hears_of_it_when_it_is() -> None:
     async def main() -> None:
         gate, store = Gate(), LateStore()
         async with serving(gated(gate), store=store, gates=[gate]) as service:
             submitting = asyncio.create_task(service.submit("gated", item(1)))
-            await tick()
+            await gate.reached()
             assert not submitting.done()
-            assert service.stats()["queue"]["queued"] == 0
             store.committed.set()
             await submitting
-            await gate.reached()
 
     run(main())
 
@@ -246,7 +247,7 @@ def test_who_waits_is_answered_only_once_the_outcome_is_stored() -> None:
         store.committed.set()
         async with serving(gated(gate), store=store, gates=[gate]) as service:
             task = await service.submit("gated", item(1))
-            waiting = service.waiters.add(task)
+            waiting = service.waiters.add(task.id)
             store.committed.clear()
             service.cancel(task)
             await tick()

@@ -11,11 +11,11 @@ import pytest
 from ndserve.stores import memory
 from ndserve.stores.base import DONE, Gone
 from ndserve.stores.memory import MemoryStore
-from tests.contract.test_stores import TTL, end, new
+from tests.contract.stores import TTL, end, new
 
 
 def test_nothing_is_waited_for() -> None:
-    store = MemoryStore(TTL, 10, 100)
+    store = MemoryStore(10, 100)
     task = new(1)
     assert store.put([task], 0.0) is DONE
     assert store.finish([end(task, 1.0)]) is DONE
@@ -23,7 +23,7 @@ def test_nothing_is_waited_for() -> None:
 
 def test_the_oldest_traces_go_when_there_are_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "MAX_TRACES", 3)
-    store = MemoryStore(TTL, 10, 100)
+    store = MemoryStore(10, 100)
     tasks = [new(number) for number in range(5)]
     store.put(tasks, 0.0)
     store.finish([end(task, 0.0) for task in tasks])
@@ -37,7 +37,7 @@ def test_the_oldest_traces_go_when_there_are_too_many(monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize("how", ["sweep", "room", "close"])
 def test_the_arrays_of_a_removed_task_are_freed(how: str) -> None:
-    store = MemoryStore(TTL, 1, 100)
+    store = MemoryStore(1, 100)
     task = new(1)
     output = np.zeros(4, np.uint8)
     arrays = [weakref.ref(output), weakref.ref(task.inputs["x"])]

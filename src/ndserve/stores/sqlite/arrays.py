@@ -1,0 +1,179 @@
+"""Arrays as bytes: small ones in the row, large ones in a file of their own.
+
+A header names each array's dtype and shape, and the raw bytes follow. There is no pickle anywhere: an array that has
+no raw bytes, such as one of Python objects, is refused.
+
+    "NDA1" | length of the JSON (uint32, little endian) | JSON [[name, dtype, shape], ...] | padding | raw bytes, ...
+
+Every array begins at a multiple of 64 bytes, so that it can be used where it lies.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import mmap
+import os
+import struct
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from ndserve.types import HostArray, Tensors
+
+INLINE = 64 * 1024
+"""Bytes of arrays up to which they lie in the row; SQLite handles larger blobs much slower than files."""
+
+MAGIC = b"NDA1"
+ALIGN = 64
+FOLDERS = 256
+
+Buffer: TypeAlias = bytes | bytearray | memoryview | mmap.mmap
+Form: TypeAlias = tuple[tuple[str, np.dtype[Any], tuple[int, ...]], ...]
+
+
+class DamagedError(Exception):
+    """Stored bytes are not what was written."""
+
+
+def pack(tensors: Tensors) -> bytes:
+    """The arrays in one piece of memory, as they lie in a row.
+
+    Raises:
+        TypeError: an array holds Python objects.
+    """
+    pieces = [_header(tuple([(name, array.dtype, array.shape) for name, array in tensors.items()]))]
+    for array in tensors.values():
+        pieces.append(array.tobytes())
+        if rest := -array.nbytes % ALIGN:
+            pieces.append(bytes(rest))
+    return b"".join(pieces)
+
+
+def buffers(tensors: Tensors) -> list[Buffer]:
+    """The same as buffers in a row, as a file is written, without a copy of arrays that are contiguous.
+
+    Raises:
+        TypeError: an array holds Python objects.
+    """
+    pieces: list[Buffer] = [_header(tuple([(name, array.dtype, array.shape) for name, array in tensors.items()]))]
+    for array in tensors.values():
+        raw = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+        pieces.append(raw.data)
+        if rest := -raw.nbytes % ALIGN:
+            pieces.append(bytes(rest))
+    return pieces
+
+
+@lru_cache(maxsize=1024)
+def _header(form: Form) -> bytes:
+    for name, dtype, _ in form:
+        if dtype.hasobject:
+            raise TypeError(f"the array {name!r} is of dtype {dtype}, which cannot be stored")
+    text = json.dumps([(name, dtype.str, shape) for name, dtype, shape in form]).encode()
+    header = MAGIC + struct.pack("<I", len(text)) + text
+    return header + bytes(-len(header) % ALIGN)
+
+
+def unpack(buffer: Buffer) -> dict[str, HostArray]:
+    """The arrays as read-only views of `buffer`.
+
+    Raises:
+        DamagedError: the bytes are not those of `pack` or `buffers`.
+    """
+    view = memoryview(buffer).toreadonly()
+    try:
+        if view[:4] != MAGIC:
+            raise ValueError("no header")
+        (length,) = struct.unpack_from("<I", view, 4)
+        form = _read_form(bytes(view[8 : 8 + length]))
+        start = 8 + length + -(8 + length) % ALIGN
+        tensors: dict[str, HostArray] = {}
+        for name, dtype, shape, items in form:
+            tensors[name] = np.frombuffer(view, dtype, items, start).reshape(shape) if items else np.empty(shape, dtype)
+            start += dtype.itemsize * items + -(dtype.itemsize * items) % ALIGN
+    except Exception as error:  # JSON and NumPy refuse nonsense in many ways: OverflowError, RecursionError, ...
+        raise DamagedError(f"the stored arrays are damaged: {error}") from None
+    return tensors
+
+
+@lru_cache(maxsize=1024)
+def _read_form(text: bytes) -> list[tuple[str, np.dtype[Any], tuple[int, ...], int]]:
+    form = []
+    for name, dtype, shape in json.loads(text):
+        if not (isinstance(name, str) and isinstance(dtype, str) and np.dtype(dtype).str == dtype):
+            raise ValueError("no header")
+        if np.dtype(dtype).hasobject or not all(type(axis) is int and axis >= 0 for axis in shape):
+            raise ValueError("no header")
+        form.append((name, np.dtype(dtype), tuple(shape), math.prod(shape)))
+    return form
+
+
+class Files:
+    """The files of large arrays, by the task's number and `in` or `out`."""
+
+    def __init__(self, folder: Path, *, sync: bool) -> None:
+        """With `sync` a file and its name are on the disk when `write` returns."""
+        self._folder = folder
+        self._sync = sync
+
+    def create(self) -> None:
+        """Make the folders; those that are there stay."""
+        for number in range(FOLDERS):
+            (self._folder / f"{number:02x}").mkdir(parents=True, exist_ok=True)
+
+    def path(self, seq: int, kind: str) -> Path:
+        return self._folder / f"{seq % FOLDERS:02x}" / f"{seq}.{kind}"
+
+    def write(self, path: Path, buffers: Sequence[Buffer]) -> None:
+        """Write a file under a temporary name and give it its own when it is whole.
+
+        Raises:
+            OSError: it could not be written; nothing is left of it.
+        """
+        temporary = f"{path}.tmp"
+        try:
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            try:
+                _write_all(descriptor, buffers)
+                if self._sync:
+                    os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            Path(temporary).rename(path)
+            if self._sync:
+                _sync_folder(path.parent)
+        except OSError:
+            for left in (temporary, str(path)):
+                remove(left)
+            raise
+
+    def strays(self, wanted: set[Path]) -> list[Path]:
+        """The files that no row speaks of: a process died between a file and its row, or between a row and its file."""
+        return [file for file in self._folder.glob("*/*") if file not in wanted]
+
+
+def _write_all(descriptor: int, buffers: Sequence[Buffer]) -> None:
+    left = [memoryview(buffer) for buffer in buffers if len(buffer)]
+    while left:
+        written = os.writev(descriptor, left[:64])
+        while left and written >= len(left[0]):
+            written -= len(left.pop(0))
+        if written:
+            left[0] = left[0][written:]
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove(path: Path | str) -> None:
+    """Remove a file; it may be gone already."""
+    Path(path).unlink(missing_ok=True)
