@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -106,20 +107,26 @@ def started(command: Sequence[str], **variables: str) -> Iterator[RunningServer]
 
 @contextmanager
 def serving(*options: str) -> Iterator[RunningServer]:
-    """`ndserve serve` with the repository's models and the sample processes on a free port."""
+    """`ndserve serve` with the repository's models and the sample processes on a free port.
+
+    It keeps its tasks in memory, unless the options name a data directory.
+    """
     folders = ["--models", str(MODELS), "--processes", str(PROCESSES)]
+    if "--data-dir" not in options:
+        folders += ["--store", "memory"]
     with started([COMMAND, "serve", "--port", "0", "--device", "cpu", *folders, *options]) as server:
         yield server
 
 
 def finished(*command: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """What a command that ends by itself has left."""
-    return subprocess.run(
-        command,
-        cwd=ROOT,
-        env=environment(**variables),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=HANG,
-    )
+    with tempfile.TemporaryDirectory() as data:
+        return subprocess.run(
+            command,
+            cwd=ROOT,
+            env=environment(**{"NDSERVE_DATA_DIR": data, **variables}),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=HANG,
+        )

@@ -29,9 +29,10 @@ def has_gpu() -> bool:
 
 
 @pytest.fixture(scope="module")
-def script() -> Iterator[RunningServer]:
-    """The README's command, on a free port."""
-    with started([str(ROOT / "scripts" / "serve"), "--port", "0"], EXTRA="cpu") as running:
+def script(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """The README's command, on a free port and with its data elsewhere."""
+    data = tmp_path_factory.mktemp("data")
+    with started([str(ROOT / "scripts" / "serve"), "--port", "0", "--data-dir", str(data)], EXTRA="cpu") as running:
         yield running
 
 
