@@ -2,7 +2,8 @@
 
     scripts/bench            everything
     scripts/bench sync       the cost of one synchronous request of a tiny model, beside a bare uvicorn answer
-    scripts/bench tasks      submit and result, beside a FastAPI endpoint with a dict and a thread
+    scripts/bench tasks      submit and result, beside a FastAPI endpoint with a dict and a thread, and on each store
+    scripts/bench filled     the same, and what is known of old tasks, with 100,000 finished tasks in the store
 
 Figures are medians over the rounds; ratios are taken within each round, because machines are noisy.
 """
@@ -26,6 +27,7 @@ from pathlib import Path
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
+from benchmarks.filled import fill
 from ndserve.codecs.npy import write_npy
 from ndserve.types import HostArray
 
@@ -41,13 +43,17 @@ BOUNDARY = "benchmark"
 
 @dataclass(frozen=True)
 class Contender:
-    """A server to start, and what to ask of it. `form` wraps the array as an HTML form does."""
+    """A server to start, and what to ask of it.
+
+    `form` wraps the array as an HTML form does. `known` is a file of paths to get, instead of tasks to submit.
+    """
 
     name: str
     command: list[str]
     path: str
     result: str | None = None
     form: bool = False
+    known: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -62,7 +68,7 @@ def tiny_model(folder: Path) -> Path:
     """Y = 2x + 1 for rows of 16 float32: as good as no work, so that what is measured is the server."""
     weights = [numpy_helper.from_array(np.array(value, np.float32), name) for name, value in (("two", 2), ("one", 1))]
     nodes = [helper.make_node("Mul", ["x", "two"], ["d"]), helper.make_node("Add", ["d", "one"], ["y"])]
-    tensors = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 16]) for name in ("x", "y")]
+    tensors = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", "n"]) for name in ("x", "y")]
     graph = helper.make_graph(nodes, "tiny", tensors[:1], tensors[1:], weights)
     path = folder / "tiny" / "1" / "model.onnx"
     path.parent.mkdir(parents=True)
@@ -103,6 +109,8 @@ def measure(contender: Contender, pid: int, port: int, body: Path, seconds: int,
         content_type = f"multipart/form-data; boundary={BOUNDARY}" if contender.form else "application/x-npy"
         arguments += [content_type, contender.path, contender.result]
     script = scripts / ("call.lua" if contender.result is None else "tasks.lua")
+    if contender.known is not None:
+        script, arguments = scripts / "known.lua", [str(contender.known)]
     load = ["taskset", "-c", str(core), "wrk", "-t1", "-c64", f"-d{seconds}s", "-s", str(script)]
     load += [f"http://127.0.0.1:{port}{contender.path}", "--", *arguments]
     before = cpu_seconds(pid)
@@ -149,32 +157,83 @@ def report(title: str, samples: dict[str, list[Sample]], base: str, unit: str) -
         )
 
 
+SIZES = {"64 bytes": 16, "1 KB": 256, "600 KB": 150_000}
+"""Arrays of float32, by what they are called."""
+
+FINISHED = 100_000
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="?", choices=["sync", "tasks"], help="one comparison alone")
+    parser.add_argument("what", nargs="?", choices=["sync", "tasks", "filled"], help="one comparison alone")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=2, help="of each measurement")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=".") as folder:
         os.environ["TINY_MODEL"] = str(tiny_model(Path(folder)))
-        serve = ["-m", "ndserve", "serve", "--device", "cpu", "--models", folder, "--log-level", "warning"]
-        array = np.ones((1, 16), np.float32)
         if options.what in (None, "sync"):
-            contenders = [
-                Contender("bare uvicorn", [*UVICORN, "benchmarks.rivals:bare"], "/"),
-                Contender("ndserve", serve, "/process_np_array?model=tiny&wait=10"),
-            ]
-            samples = compare(contenders, array, options.rounds, options.seconds)
-            report("One synchronous request of a tiny model, 64 bytes", samples, "bare uvicorn", "request")
+            sync(Path(folder), options.rounds, options.seconds)
         if options.what in (None, "tasks"):
-            rival = [*UVICORN, "benchmarks.rivals:obvious"]
-            contenders = [
-                Contender(OBVIOUS, rival, "/process_np_array", "/result/%s", form=True),
-                Contender(f"{OBVIOUS}, raw", rival, "/process_raw_array", "/result/%s"),
-                Contender("ndserve", serve, "/process_np_array?model=tiny", "/result/%s?wait=10"),
-            ]
-            samples = compare(contenders, array, options.rounds, options.seconds)
-            report("Submit and result of a tiny model, 64 bytes", samples, OBVIOUS, "task")
+            tasks(Path(folder), options.rounds, options.seconds)
+        if options.what in (None, "filled"):
+            filled(Path(folder), options.rounds, options.seconds)
+
+
+def serve(folder: Path, store: str, data: str = "data") -> list[str]:
+    """The command of an ndserve with the tiny model."""
+    command = ["-m", "ndserve", "serve", "--device", "cpu", "--models", str(folder), "--log-level", "warning"]
+    return [*command, "--store", store, "--data-dir", str(folder / data), "--result-ttl", "60"]
+
+
+def sync(folder: Path, rounds: int, seconds: int) -> None:
+    """One request that waits for its result, beside the floor."""
+    contenders = [
+        Contender("bare uvicorn", [*UVICORN, "benchmarks.rivals:bare"], "/"),
+        Contender("ndserve", serve(folder, "sqlite"), "/process_np_array?model=tiny&wait=10"),
+    ]
+    samples = compare(contenders, np.ones((1, 16), np.float32), rounds, seconds)
+    report("One synchronous request of a tiny model, 64 bytes", samples, "bare uvicorn", "request")
+
+
+def tasks(folder: Path, rounds: int, seconds: int) -> None:
+    """Submit and result as two requests: beside what one would write first, and the stores beside each other."""
+    rival = [*UVICORN, "benchmarks.rivals:obvious"]
+    paths = ("/process_np_array?model=tiny", "/result/%s?wait=10")
+    contenders = [
+        Contender(OBVIOUS, rival, "/process_np_array", "/result/%s", form=True),
+        Contender(f"{OBVIOUS}, raw", rival, "/process_raw_array", "/result/%s"),
+        Contender("ndserve", serve(folder, "sqlite"), *paths),
+    ]
+    samples = compare(contenders, np.ones((1, 16), np.float32), rounds, seconds)
+    report("Submit and result of a tiny model, 64 bytes", samples, OBVIOUS, "task")
+    for size, items in SIZES.items():
+        contenders = [
+            Contender("memory", serve(folder, "memory"), *paths),
+            Contender("sqlite, normal", serve(folder, "sqlite"), *paths),
+        ]
+        samples = compare(contenders, np.ones((1, items), np.float32), rounds, seconds)
+        report(f"The stores: submit and result, {size}", samples, "memory", "task")
+
+
+def filled(folder: Path, rounds: int, seconds: int) -> None:
+    """A store with 1,000 finished tasks, and one with 100,000."""
+    array = np.ones((1, 16), np.float32)
+    submits, statuses, results = [], [], []
+    for number in (1_000, FINISHED):
+        name, data = f"{number:,} tasks", f"data-{number}"
+        ids = fill(folder / data, number)[:1000]
+        for kind in ("status", "result"):
+            lines = [f"/tasks/{task_id}" if kind == "status" else f"/result/{task_id}" for task_id in ids]
+            (folder / f"{kind}-{number}").write_text("\n".join(lines) + "\n")
+        server = serve(folder, "sqlite", data)
+        submits.append(Contender(name, server, "/process_np_array?model=tiny", "/result/%s?wait=10"))
+        statuses.append(Contender(name, server, "/", known=folder / f"status-{number}"))
+        results.append(Contender(name, server, "/", known=folder / f"result-{number}"))
+    for title, contenders in (("the status", statuses), ("the result", results)):
+        samples = compare(contenders, array, rounds, seconds)
+        report(f"Finished tasks in the store: {title} of the oldest 1,000", samples, "1,000 tasks", "request")
+    samples = compare(submits, array, rounds, seconds)
+    report("Finished tasks in the store: submit and result", samples, "1,000 tasks", "task")
 
 
 if __name__ == "__main__":
