@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -86,16 +87,25 @@ def run_block(block: Block, address: str) -> subprocess.CompletedProcess[str]:
     """Run a command block from the checkout, against the server at `address`."""
     text = block.text.replace(WRITTEN_FOR, address)
     command = ["bash", "-euo", "pipefail", "-c", text] if block.language == "sh" else [sys.executable, "-c", text]
+    environment = {**clean_environment(), "NDSERVE_URL": address}
     return subprocess.run(
-        command, cwd=ROOT, env=clean_environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30
+        command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30
     )
 
 
 @contextmanager
 def real_server(options: Mapping[str, Path]) -> Iterator[str]:
-    """A server process on the CPU and a free port; gives its address."""
-    command = [sys.executable, "-m", "ndserve", "serve", "--device", "cpu", "--port", "0"]
-    command += [part for name, value in options.items() for part in (f"--{name}", str(value))]
+    """A server process on the CPU and a free port, with webhooks and data of its own; gives its address."""
+    with tempfile.TemporaryDirectory() as data:
+        command = [sys.executable, "-m", "ndserve", "serve", "--device", "cpu", "--port", "0", "--data-dir", data]
+        command += ["--webhook-secret", "a secret of the tests, long enough"]
+        command += [part for name, value in options.items() for part in (f"--{name}", str(value))]
+        with _ready(command) as address:
+            yield address
+
+
+@contextmanager
+def _ready(command: list[str]) -> Iterator[str]:
     with subprocess.Popen(
         command, cwd=ROOT, env=clean_environment(), stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     ) as server:
