@@ -11,8 +11,9 @@ from typing import Protocol
 from ndserve.engine.deadlines import Deadlines
 from ndserve.engine.waiters import Waiters
 from ndserve.engine.watchers import Watchers
+from ndserve.errors import GoneError, TaskFailedError
 from ndserve.stores.base import DONE, Closing, Delivery, TaskStore
-from ndserve.types import LIVE, Outcome, Progress, Task, TaskState
+from ndserve.types import LIVE, Outcome, Progress, Task, TaskState, Tensors
 
 logger = logging.getLogger(__name__)
 
@@ -188,6 +189,7 @@ class Ledger:
         if self.live.pop(task.id, None) is None:
             return
         self.nbytes -= task.input_bytes
+        self.deadlines.forget(task)
         if task.group is not None:
             group = self._groups[task.group]
             group.unpublished -= 1
@@ -196,3 +198,18 @@ class Ledger:
                 self.waiters.wake([task.group])
         if not self.live:
             self.empty.set()
+
+
+def outputs_of(task: Task) -> Tensors:
+    """The outputs of an ended task.
+
+    Raises:
+        TaskFailedError: it failed.
+        GoneError: it was cancelled or has expired.
+    """
+    if task.outputs is not None:
+        return task.outputs
+    if task.failure is not None and task.state is TaskState.FAILED:
+        raise TaskFailedError(task.failure, **({"task_id": task.id} if task.kept else {}))
+    reason = f": {task.failure.message}" if task.failure else ""
+    raise GoneError(f"task {task.id} was {task.state.value}{reason}")

@@ -14,7 +14,7 @@ from ndserve.codecs.base import UNNAMED
 from ndserve.engine.admission import admit
 from ndserve.engine.ids import RandomIds
 from ndserve.engine.lane import Lane
-from ndserve.engine.ledger import Ledger
+from ndserve.engine.ledger import Ledger, outputs_of
 from ndserve.engine.recovery import resume
 from ndserve.engine.targets import Target, Targets
 from ndserve.engine.worker import Worker
@@ -24,7 +24,6 @@ from ndserve.errors import (
     NdserveError,
     QueueFullError,
     ShuttingDownError,
-    TaskFailedError,
     UnknownTaskError,
 )
 from ndserve.model_cache.cache import ModelCache
@@ -82,6 +81,7 @@ class InferenceService:
         ledger.on_queued_end = self.worker.batcher.discard
         self._max_attempts = max_attempts
         self._ids = RandomIds()
+        self._drained = asyncio.Event()
         self._sweeping: asyncio.Task[None] | None = None
 
     async def start(self, preload: Sequence[Target] = ()) -> None:
@@ -228,10 +228,13 @@ class InferenceService:
         """Take no new tasks, and finish the accepted ones within `seconds`.
 
         Those that are left then stay in the store if it outlives the process, and run at the next start; otherwise
-        they fail.
+        they fail. A second call waits for the first.
         """
+        if self.closing:
+            await self._drained.wait()
+            return
         self.closing = True
-        if self.ledger.live:
+        if self.ledger.live and not self.dead:
             self.ledger.empty.clear()
             try:
                 async with asyncio.timeout(seconds):
@@ -240,6 +243,7 @@ class InferenceService:
                 left = len(self.ledger.live)
                 logger.warning("%d tasks were not finished within %g s of draining", left, seconds)
         self._give_up(ShuttingDownError("the server shut down before the task was finished; submit it again"))
+        self._drained.set()
 
     async def close(self) -> None:
         """Stop everything; `drain` comes first where tasks matter."""
@@ -333,18 +337,3 @@ class InferenceService:
         while True:
             removed = await self.store.sweep(self.clock(), SWEEP_TASKS)
             await asyncio.sleep(0 if removed == SWEEP_TASKS else SWEEP_SECONDS)
-
-
-def outputs_of(task: Task) -> Tensors:
-    """The outputs of an ended task.
-
-    Raises:
-        TaskFailedError: it failed.
-        GoneError: it was cancelled or has expired.
-    """
-    if task.outputs is not None:
-        return task.outputs
-    if task.failure is not None and task.state is TaskState.FAILED:
-        raise TaskFailedError(task.failure, **({"task_id": task.id} if task.kept else {}))
-    reason = f": {task.failure.message}" if task.failure else ""
-    raise GoneError(f"task {task.id} was {task.state.value}{reason}")

@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 from ndserve.engine.admission import admit
 from ndserve.engine.groups import Stack, describe_counts, member, new_group, split_items, state_of
 from ndserve.engine.ids import RandomIds
+from ndserve.engine.ledger import outputs_of
 from ndserve.engine.once import Once
-from ndserve.engine.service import InferenceService, outputs_of
+from ndserve.engine.service import InferenceService
 from ndserve.engine.targets import Target
 from ndserve.errors import ConflictError, GoneError, GroupFailedError, NotFailedError, UnknownTaskError
 from ndserve.stores.base import Gone, Group, Holder, Query, fits
@@ -179,15 +180,17 @@ class Tasks:
     async def delete_group(self, status: GroupStatus) -> str:
         """Cancel the tasks of a group that have not ended, or remove the results if all have; as `delete` says."""
         group = status.group
-        live = [task for task in self._live() if task.group == group.id]
+        live = [task for task in self._live() if task.group == group.id and task.live]
+        queued = all(task.state is TaskState.QUEUED for task in live)
+        self._ledger.settle([(task, TaskState.CANCELLED, None, None) for task in live])
+        begun = any(self.service.worker.has_begun(task) for task in live)
+        if self._ledger.group_is_live(group.id):
+            await self.service.waiters.add(group.id)
         if not live:
             tasks = await self._store.page(Query(group.total, group=group.id))
             await self._store.remove(tasks, DELETED, self.service.clock())
             return "result_removed"
-        untouched = len(live) == group.total and all(task.state is TaskState.QUEUED for task in live)
-        self._ledger.settle([(task, TaskState.CANCELLED, None, None) for task in live])
-        if self._ledger.group_is_live(group.id):
-            await self.service.waiters.add(group.id)
+        untouched = len(live) == group.total and queued and not begun
         return "never_ran" if untouched else "result_dropped"
 
     def position(self, task: Task) -> int | None:

@@ -71,6 +71,7 @@ class Worker:
         self._closed = False
         self._timer: asyncio.TimerHandle | None = None
         self._next: Handover | None = None
+        self._before: Handover | None = None  # which `_next` stands behind
         self._jobs: set[asyncio.Task[None]] = set()
         # Targets that have had a batch while others waited for room in the cache; they queue up for it now.
         self._served: set[TargetKey] = set()
@@ -167,7 +168,7 @@ class Worker:
     def _start(self, target: Target, batch: Batch, now: float) -> None:
         work: Callable[[Mapping[str, Session]], Executed | None]
         if self._lane.in_flight:
-            self._next = Handover(batch)
+            self._before, self._next = self._next, Handover(batch)
             work = partial(self._take_and_run, target, self._next, asyncio.get_running_loop())
         else:
             self._report.note(batch.tasks, now)
@@ -214,7 +215,7 @@ class Worker:
 
     def has_begun(self, task: Task) -> bool:
         """Whether the lane has taken a prefetched task, although the event loop may not have heard of it."""
-        return self._next is not None and self._next.has_begun(task)
+        return any(handover is not None and handover.has_begun(task) for handover in (self._before, self._next))
 
     def _heard(
         self, target: Target, work: Callable[[], Executed | None], tasks: Sequence[Task]
@@ -239,7 +240,7 @@ class Worker:
     ) -> None:
         lease.__exit__(None, None, None)
         if not self._lane.in_flight:
-            self._next = None
+            self._before = self._next = None
         self._turned.set()
         outcomes: list[Outcome] = []
         error = running.exception()

@@ -19,7 +19,7 @@ from ndserve import codecs
 from ndserve.codecs.base import Buffer
 from ndserve.codecs.npy import SMALL
 from ndserve.engine.groups import PREFIX
-from ndserve.engine.service import outputs_of
+from ndserve.engine.ledger import outputs_of
 from ndserve.engine.status import describe, describe_group
 from ndserve.engine.targets import Target
 from ndserve.engine.tasks import GroupStatus, Tasks

@@ -35,7 +35,7 @@ async def list_tasks(
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     cursor: Annotated[str | None, Query(description="The `next_cursor` of the page before.")] = None,
 ) -> Response:
-    if cursor is not None and not cursor.isdecimal():
+    if cursor is not None and not (cursor.isdecimal() and len(cursor) < 19):
         raise InvalidParameterError("cursor is the next_cursor of an earlier answer")
     before = None if cursor is None else int(cursor)
     page = await tasks.page(stores.Query(limit + 1, before, state, target, group))

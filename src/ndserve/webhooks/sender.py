@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 import socket
 import ssl
+import threading
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, NamedTuple
 
@@ -14,8 +17,16 @@ from ndserve.errors import InvalidParameterError
 from ndserve.webhooks.guard import Guard, RefusedAddressError
 from ndserve.webhooks.signing import Secret, sign
 
+logger = logging.getLogger(__name__)
+
 TIMEOUT_SECONDS = 10.0
 """For the whole exchange, the name's resolution included."""
+
+MAX_ANSWER = 32768
+"""The bytes within which an answer's status must come. Interim answers could go on without end, and use up the loop."""
+
+_PIECE = 4096
+"""The bytes that are read at a time: what is parsed in one go holds up the loop."""
 
 Resolve = Callable[[str, int], Awaitable[list[str]]]
 """The addresses of a host, best first."""
@@ -38,19 +49,52 @@ class Sent(NamedTuple):
 
 
 async def resolve(host: str, port: int) -> list[str]:
-    """The addresses that the system knows for a host."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return [str(address[4][0]) for address in found]
+    """The addresses that the system knows for a host.
+
+    Each call has a thread of its own. Names that clients choose may be slow to resolve, and would hold up those who
+    share the loop's own threads (the decoding of large arrays), and the server's end.
+    """
+    loop = asyncio.get_running_loop()
+    answer: asyncio.Future[list[str]] = loop.create_future()
+
+    def tell(found: list[str] | Exception) -> None:
+        if answer.done():  # nobody waits any more
+            return
+        if isinstance(found, Exception):
+            answer.set_exception(found)
+        else:
+            answer.set_result(found)
+
+    def look_up() -> None:
+        found: list[str] | Exception
+        try:
+            entries = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            found = [str(entry[4][0]) for entry in entries]
+        except Exception as error:
+            found = error
+        with contextlib.suppress(RuntimeError):  # the loop has closed meanwhile
+            loop.call_soon_threadsafe(tell, found)
+
+    threading.Thread(target=look_up, name="ndserve-resolve", daemon=True).start()
+    return await answer
 
 
 class _Connection(httpcore2.AsyncNetworkStream):
-    """An open connection that does not outlive a TLS handshake that is cut off, as httpcore's own would."""
+    """An open connection from which only so much is read.
+
+    It does not outlive a TLS handshake that is cut off, as httpcore's own would.
+    """
 
     def __init__(self, stream: httpcore2.AsyncNetworkStream) -> None:
         self._stream = stream
+        self._left = MAX_ANSWER
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109
-        return await self._stream.read(max_bytes, timeout)
+        if self._left <= 0:
+            raise httpcore2.ReadError(f"no status within the first {MAX_ANSWER} bytes of the answer")
+        data = await self._stream.read(min(max_bytes, self._left, _PIECE), timeout)
+        self._left -= len(data)
+        return data
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109
         await self._stream.write(buffer, timeout)
@@ -65,7 +109,7 @@ class _Connection(httpcore2.AsyncNetworkStream):
         timeout: float | None = None,  # noqa: ASYNC109
     ) -> httpcore2.AsyncNetworkStream:
         try:
-            return await self._stream.start_tls(ssl_context, server_hostname, timeout)
+            return _Connection(await self._stream.start_tls(ssl_context, server_hostname, timeout))
         except BaseException:  # a cancellation too, which is how the time for an exchange ends
             await self._stream.aclose()
             raise
@@ -163,6 +207,11 @@ class Sender:
             return Sent(None, f"no answer within {self._timeout:g} s")
         except (RefusedAddressError, OSError, UnicodeError, httpcore2.NetworkError, httpcore2.ProtocolError) as error:
             return Sent(None, str(error) or type(error).__name__)
+        except Exception as error:
+            # What no one has foreseen is a failure too. Raised, it would leave the message due, to be sent at once
+            # again, without end. Only the kind is told: the text may hold what the receiver has said.
+            logger.exception("webhook %s has failed in an unforeseen way", message_id)
+            return Sent(None, type(error).__name__)
         return Sent(status, "" if 200 <= status < 300 else f"the receiver answered {status}")
 
     async def aclose(self) -> None:

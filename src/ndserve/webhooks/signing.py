@@ -36,9 +36,12 @@ class Secret:
 def _key(text: str) -> bytes:
     make = "make one with: echo whsec_$(openssl rand -base64 32)"
     if not text.startswith(PREFIX):
-        if len(text.encode()) < MIN_BYTES:
-            raise StartupError(f"the webhook secret (--webhook-secret) must have {MIN_BYTES} bytes or more; {make}")
-        return text.encode()
+        key = text.encode(errors="replace")
+        if len(key) < MIN_BYTES or key.decode() != text:  # an environment may hold bytes that are no text
+            raise StartupError(
+                f"the webhook secret (--webhook-secret) must be a text of {MIN_BYTES} bytes or more; {make}"
+            )
+        return key
     try:
         key = base64.b64decode(text.removeprefix(PREFIX), validate=True)
     except (binascii.Error, ValueError):

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ndserve.engine.service import QueueBounds, outputs_of
+from ndserve.engine.ledger import outputs_of
+from ndserve.engine.service import QueueBounds
 from ndserve.errors import (
     GoneError,
     InvalidInputError,
