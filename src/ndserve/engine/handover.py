@@ -40,9 +40,10 @@ class Handover:
         if self.recalled:
             return None
         self.begun = True
+        given, self._inputs = self._inputs, []  # this may outlive the run, and the arrays need not
         wanted = [
             (task, inputs)
-            for task, inputs in zip(self.batch.tasks, self._inputs, strict=True)
+            for task, inputs in zip(self.batch.tasks, given, strict=True)
             if task.live and (task.options is DEFAULT_OPTIONS or overdue(task, now) is None)
         ]
         self.batch.tasks = [task for task, _ in wanted]

@@ -81,7 +81,7 @@ class InferenceService:
         ledger.on_queued_end = self.worker.batcher.discard
         self._max_attempts = max_attempts
         self._ids = RandomIds()
-        self._drained = asyncio.Event()
+        self._drained: asyncio.Event | None = None
         self._sweeping: asyncio.Task[None] | None = None
 
     async def start(self, preload: Sequence[Target] = ()) -> None:
@@ -230,9 +230,10 @@ class InferenceService:
         Those that are left then stay in the store if it outlives the process, and run at the next start; otherwise
         they fail. A second call waits for the first.
         """
-        if self.closing:
+        if self._drained is not None:
             await self._drained.wait()
             return
+        self._drained = asyncio.Event()
         self.closing = True
         if self.ledger.live and not self.dead:
             self.ledger.empty.clear()

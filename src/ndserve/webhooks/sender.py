@@ -208,8 +208,8 @@ class Sender:
         except (RefusedAddressError, OSError, UnicodeError, httpcore2.NetworkError, httpcore2.ProtocolError) as error:
             return Sent(None, str(error) or type(error).__name__)
         except Exception as error:
-            # What no one has foreseen is a failure too. Raised, it would leave the message due, to be sent at once
-            # again, without end. Only the kind is told: the text may hold what the receiver has said.
+            # What no one has foreseen is a failed attempt too. Raised, it would leave the message due, to be sent again
+            # at once, without end.
             logger.exception("webhook %s has failed in an unforeseen way", message_id)
             return Sent(None, type(error).__name__)
         return Sent(status, "" if 200 <= status < 300 else f"the receiver answered {status}")
