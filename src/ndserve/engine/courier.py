@@ -24,6 +24,9 @@ logger = logging.getLogger(__name__)
 AT_ONCE = 32
 """Messages on their way at the same time."""
 
+PAUSE_SECONDS = 5.0
+"""How long an outbox that cannot be read is left alone."""
+
 
 class Courier:
     """Sends what lies in an outbox as it falls due. All methods are for the event loop's thread."""
@@ -68,30 +71,34 @@ class Courier:
     async def _run(self, outbox: Outbox) -> None:
         while True:
             self._news.clear()
-            now = self._clock()
-            due = await outbox.due(now, AT_ONCE + len(self._on_their_way))
-            for delivery in due:
-                if delivery.id not in self._on_their_way and len(self._on_their_way) < AT_ONCE:
-                    self._on_their_way[delivery.id] = asyncio.create_task(self._deliver(outbox, delivery))
-            following = await outbox.next_due(now)
-            timeout = None if following is None else max(0.0, following - self._clock())
+            try:
+                timeout = await self._send_due(outbox)
+            except Exception:  # of the store; the messages are still there
+                logger.exception("the outbox cannot be read; it is tried again in %g s", PAUSE_SECONDS)
+                timeout = PAUSE_SECONDS
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._news.wait(), timeout)
+
+    async def _send_due(self, outbox: Outbox) -> float | None:
+        """Send what is due and not on its way; gives the seconds until more is, None for never."""
+        now = self._clock()
+        for delivery in await outbox.due(now, AT_ONCE + len(self._on_their_way)):
+            if delivery.id not in self._on_their_way and len(self._on_their_way) < AT_ONCE:
+                self._on_their_way[delivery.id] = asyncio.create_task(self._deliver(outbox, delivery))
+        following = await outbox.next_due(now)
+        return None if following is None else max(0.0, following - self._clock())
 
     async def _deliver(self, outbox: Outbox, delivery: Delivery) -> None:
         try:
             sent = await self._sender.send(delivery.url, delivery.id, delivery.body, self._clock())
-            if sent.delivered:
-                await outbox.done(delivery)
-                return
-            again = None if sent.gone else next_try(delivery.attempts + 1, self._clock(), self._jitter())
-            where = delivery.url.partition("?")[0]  # what follows may be a secret
-            if again is None:
-                logger.warning("webhook %s to %s is given up: %s", delivery.id, where, sent.error)
-                await outbox.done(delivery)
-            else:
-                logger.info("webhook %s to %s has failed, and is tried again: %s", delivery.id, where, sent.error)
-                await outbox.postpone(delivery, again)
+            again = None
+            if not sent.delivered and not sent.gone:
+                again = next_try(delivery.attempts + 1, self._clock(), self._jitter())
+            if not sent.delivered:
+                where = delivery.url.partition("?")[0]  # what follows may be a secret
+                fate = "is given up" if again is None else "is tried again"
+                logger.warning("webhook %s to %s has failed, and %s: %s", delivery.id, where, fate, sent.error)
+            await (outbox.done(delivery) if again is None else outbox.postpone(delivery, again))
         finally:
             del self._on_their_way[delivery.id]
             self.nudge()

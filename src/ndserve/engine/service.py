@@ -169,7 +169,11 @@ class InferenceService:
             StoreFullError, StoreUnavailableError: it could not be stored, and is given up.
         """
         now = self.clock()
-        stored = self.store.put([task], now)
+        try:
+            stored = self.store.put([task], now)
+        except NdserveError:
+            self.ledger.withdraw(task)
+            raise
         task.kept = True
         if task.started is not None:
             self.store.start([task], task.started)
