@@ -64,8 +64,18 @@ def test_a_secret_of_a_length_within_the_bounds_is_taken(text: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    [in_base64(23), in_base64(65), "x" * 23, "", "whsec_", "whsec_" + "*" * 40, "whsec_" + "ü" * 40, SECRET + "\n"],
-    ids=["short", "long", "short text", "empty", "prefix alone", "not base64", "not ASCII", "newline"],
+    [
+        in_base64(23),
+        in_base64(65),
+        "x" * 23,
+        "",
+        "whsec_",
+        "whsec_" + "*" * 40,
+        "whsec_" + "ü" * 40,
+        SECRET + "\n",
+        "x" * 24 + "\udcff",
+    ],
+    ids=["short", "long", "short text", "empty", "prefix alone", "not base64", "not ASCII", "newline", "no text"],
 )
 def test_a_secret_of_no_use_is_refused(text: str) -> None:
     refusal(text)

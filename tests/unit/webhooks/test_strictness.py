@@ -1,4 +1,4 @@
-"""What the guard and the sender do once the patch is applied; every test here fails before it."""
+"""What only a hostile client or receiver would try, and what a network does at its worst."""
 
 from __future__ import annotations
 
