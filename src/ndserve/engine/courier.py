@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable
+from urllib.parse import urlsplit
 
 import orjson
 
@@ -95,10 +96,13 @@ class Courier:
             if not sent.delivered and not sent.gone:
                 again = next_try(delivery.attempts + 1, self._clock(), self._jitter())
             if not sent.delivered:
-                where = delivery.url.partition("?")[0]  # what follows may be a secret
+                where = urlsplit(delivery.url).hostname  # path and query may be secrets
                 fate = "is given up" if again is None else "is tried again"
                 logger.warning("webhook %s to %s has failed, and %s: %s", delivery.id, where, fate, sent.error)
             await (outbox.done(delivery) if again is None else outbox.postpone(delivery, again))
+        except Exception:  # of the store; not at once again, for the receiver's sake
+            logger.exception("what became of webhook %s could not be noted", delivery.id)
+            await asyncio.sleep(PAUSE_SECONDS)
         finally:
             del self._on_their_way[delivery.id]
             self.nudge()
