@@ -39,7 +39,7 @@ class DamagedError(Exception):
     """Stored bytes are not what was written."""
 
 
-def pack(tensors: Tensors) -> bytes:
+def pack(tensors: Tensors) -> bytearray:
     """The arrays in one piece of memory, as they lie in a row.
 
     Raises:
@@ -50,7 +50,7 @@ def pack(tensors: Tensors) -> bytes:
         pieces.append(array.tobytes())
         if rest := -array.nbytes % ALIGN:
             pieces.append(bytes(rest))
-    return b"".join(pieces)
+    return bytearray().join(pieces)
 
 
 def buffers(tensors: Tensors) -> list[Buffer]:

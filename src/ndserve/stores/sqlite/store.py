@@ -29,7 +29,7 @@ from ndserve.stores.sqlite.arrays import INLINE, DamagedError, buffers, pack, un
 from ndserve.stores.sqlite.folder import Folder
 from ndserve.stores.sqlite.outbox import INSERT_DELIVERY, SqliteOutbox
 from ndserve.stores.sqlite.removal import Removed
-from ndserve.stores.sqlite.writer import Change, Rows
+from ndserve.stores.sqlite.writer import Change
 from ndserve.types import Task, TaskState, Tensors
 
 logger = logging.getLogger(__name__)
@@ -81,14 +81,13 @@ class SqliteStore:
         if self._tasks + len(tasks) > self._max_tasks or self._nbytes + nbytes > self._max_bytes:
             self._make_room(len(tasks), nbytes, now)
         change = Change()
-        inserted: Rows = []
         for task in tasks:
             self._seq += 1
             task.seq = self._seq
             filed, arrays = self._pack(change, task.seq, "in", task.inputs, task.input_bytes)
-            inserted.append(rows.insert(task, filed, arrays))
+            statement, row = rows.insert(task, filed, arrays)
+            change.rows.setdefault(statement, []).append(row)
             self._unfinished[task.seq] = task.input_bytes
-        change.rows[rows.INSERT] = inserted
         if group is not None:
             change.rows[rows.INSERT_GROUP] = [rows.insert_group(group)]
         change.refused = partial(self._withdraw, tasks)
@@ -103,23 +102,19 @@ class SqliteStore:
         self, tasks: Sequence[Task], deliveries: Sequence[Delivery] = (), closing: Sequence[Closing] = ()
     ) -> Awaitable[None]:
         change = Change(due=True)
-        ended: Rows = []
-        failed: Rows = []
         for task in tasks:
             if self._unfinished.pop(task.seq, None) is None:
                 continue  # its put was refused
             self._nbytes += task.nbytes - task.input_bytes
             if task.state is TaskState.FAILED:
-                failed.append(rows.end(task))
+                change.rows.setdefault(rows.FINISH_FAILED, []).append(rows.end(task))
                 continue
             filed, arrays = self._pack(change, task.seq, "out", task.outputs or {}, task.output_bytes)
-            ended.append((*rows.end(task), filed, arrays))
+            statement, row = rows.finish(task, filed, arrays)
+            change.rows.setdefault(statement, []).append(row)
             if task.input_bytes > INLINE:
                 change.discard.append(self._folder.files.path(task.seq, "in"))
             self._keep_at_hand(task)
-        for statement, its_rows in ((rows.FINISH, ended), (rows.FINISH_FAILED, failed)):
-            if its_rows:
-                change.rows[statement] = its_rows
         if deliveries:
             change.rows[INSERT_DELIVERY] = [tuple(delivery) for delivery in deliveries]
         if closing:
@@ -214,14 +209,14 @@ class SqliteStore:
     async def close(self) -> None:
         await self._folder.close()
 
-    def _pack(self, change: Change, seq: int, kind: str, tensors: Tensors, nbytes: int) -> tuple[bool, bytes | None]:
+    def _pack(self, change: Change, seq: int, kind: str, tensors: Tensors, nbytes: int) -> tuple[int, bytearray]:
         """The columns `filed` and `arrays`; large arrays become a file of the change."""
         if not tensors:
-            return False, None
+            return 0, bytearray()
         if nbytes <= INLINE:
-            return False, pack(tensors)
+            return 0, pack(tensors)
         change.files.append((self._folder.files.path(seq, kind), buffers(tensors)))
-        return True, None
+        return 1, bytearray()
 
     async def _arrays(self, kind: str, row: Sequence[Any]) -> Tensors:
         """The arrays of a row as the reader gives it.

@@ -72,7 +72,7 @@ def test_arbitrary_bytes_are_damaged(start: bytes, rest: bytes) -> None:
 @given(tensors=TENSORS, at=st.integers(0, 400), patch=st.binary(min_size=1, max_size=4), cut=st.integers(0, 400))
 @settings(max_examples=300, deadline=None)
 def test_damaged_arrays_are_read_or_told(tensors: dict[str, HostArray], at: int, patch: bytes, cut: int) -> None:
-    raw = pack(tensors)
+    raw = bytes(pack(tensors))
     at %= len(raw)
     read_or_damaged(raw[:at] + patch + raw[at + len(patch) :])
     read_or_damaged(raw[: cut % len(raw)])
