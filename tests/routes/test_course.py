@@ -13,7 +13,7 @@ import pytest
 from ndserve.testing import InProcessServer, serving
 from tests.routes.bodies import PROCESSES, floats, npy, problem
 from tests.routes.gates import serving_held, submit_held
-from tests.routes.test_hang_up import Client, held_task, running
+from tests.routes.test_hang_up import Client, held_task, run, running
 
 UNKNOWN = "0" * 43
 
@@ -107,7 +107,7 @@ def test_a_client_that_leaves_a_stream_is_forgotten_and_a_queued_task_tells_its_
             await request
             assert len(service.ledger.watchers) == 0
 
-    asyncio.run(test())
+    run(test())
 
 
 def test_the_events_of_an_unknown_task_and_of_a_removed_one_are_refused(server: InProcessServer) -> None:
@@ -174,6 +174,27 @@ def test_only_a_failed_task_is_run_again(server: InProcessServer) -> None:
     problem(server.http.post(f"/tasks/{UNKNOWN}/retry"), 404, "unknown_task")
 
 
+def test_neither_a_cancelled_task_nor_a_removed_one_is_run_again() -> None:
+    with serving_held() as (server, gate):
+        task_id = submit_held(server, gate)
+        server.http.delete(f"/tasks/{task_id}")
+        assert "cancelled" in problem(server.http.post(f"/tasks/{task_id}/retry"), 409, "not_failed")["detail"]
+        server.http.delete(f"/tasks/{task_id}")
+        problem(server.http.post(f"/tasks/{task_id}/retry"), 410, "gone")
+
+
+def test_a_task_that_runs_again_can_succeed_and_its_stream_tells_the_new_run() -> None:
+    with serving_held() as (server, gate):
+        answer = server.http.post("/tasks/held?run_within=0.02", content=npy(floats(2)))
+        task_id = answer.json()["task_id"]
+        assert ended(server, task_id)["error"]["code"] == "timeout"
+        last = events(server, task_id)[-1]["id"]
+        gate.open()
+        server.http.post(f"/tasks/{task_id}/retry")
+        told = [event["data"].get("status") for event in events(server, task_id, last) if event["event"] != "position"]
+        assert told[:2] == ["queued", "running"]
+
+
 # the list
 
 
@@ -229,6 +250,7 @@ def test_running_and_queued_tasks_are_listed_as_such() -> None:
         ("limit=1001", "invalid_request"),
         ("state=born", "invalid_request"),
         ("cursor=x", "invalid_parameter"),
+        ("stat=failed", "invalid_parameter"),
         ("cursor=99999999999999999999", "invalid_parameter"),
     ],
 )

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ndserve.testing import InProcessServer, serving
-from tests.routes.bodies import array_of, floats, npy, problem
+from tests.routes.bodies import array_of, floats, npy, npz, problem
 
 KEY = {"Idempotency-Key": "one"}
 ONE, OTHER = npy(floats(2)), npy(floats(3))
@@ -58,6 +58,58 @@ def test_requests_with_one_key_that_come_together_are_one_task(server: InProcess
         answers = [post.result() for post in posts]
     assert sorted(answer.status_code for answer in answers) == [200] * 7 + [202]
     assert len({answer.json()["task_id"] for answer in answers}) == 1
+
+
+def test_requests_with_one_id_that_come_together_are_one_task(server: InProcessServer) -> None:
+    with ThreadPoolExecutor(8) as threads:
+        puts = [threads.submit(server.http.put, "/tasks/identity/mine", content=ONE) for _ in range(8)]
+        answers = [put.result() for put in puts]
+    assert sorted(answer.status_code for answer in answers) == [200] * 7 + [202]
+
+
+def test_the_same_key_with_another_parameter_of_the_process_is_a_conflict(server: InProcessServer) -> None:
+    body = npy(floats(8, 8))
+    for height, status in ((4, 202), (5, 409), (4, 200)):
+        answer = server.http.post(f"/tasks/resize?height={height}", content=body, headers=KEY)
+        assert answer.status_code == status
+
+
+def test_a_form_that_is_sent_again_is_the_same_task_whatever_its_boundary(server: InProcessServer) -> None:
+    answers = [server.http.post("/tasks/identity", files={"file": ("a.npy", ONE)}, headers=KEY) for _ in range(2)]
+    assert answers[0].request.headers["content-type"] != answers[1].request.headers["content-type"]
+    assert [answer.status_code for answer in answers] == [202, 200]
+
+
+@pytest.mark.parametrize(
+    "other", [npz(x=floats(2)), npy(floats(2).astype("f8")), npy(floats(2, 1)), npy(floats(2) + 1)]
+)
+def test_another_name_dtype_shape_or_value_is_another_body(server: InProcessServer, other: bytes) -> None:
+    server.http.put("/tasks/identity/mine", content=ONE)
+    assert server.http.put("/tasks/identity/mine", content=other).status_code in (409, 422)
+
+
+def test_a_large_array_is_told_from_another_one(server: InProcessServer) -> None:
+    for array, status in ((floats(5000), 202), (floats(5000), 200), (floats(5000) + 1, 409)):
+        assert server.http.put("/tasks/identity/mine", content=npy(array)).status_code == status
+
+
+def test_the_same_key_tells_the_state_that_the_task_has_now(server: InProcessServer) -> None:
+    task_id = server.http.post("/tasks/identity", content=ONE, headers=KEY).json()["task_id"]
+    server.http.get(f"/result/{task_id}?wait=20")
+    again = server.http.post("/tasks/identity", content=ONE, headers=KEY)
+    assert again.json() == {"task_id": task_id, "status": "succeeded"}
+
+
+def test_a_split_array_is_not_put_under_an_id(server: InProcessServer) -> None:
+    answer = server.http.put("/tasks/identity/mine?split=true", content=npy(floats(3, 2)))
+    assert "split" in problem(answer, 422, "invalid_parameter")["detail"]
+    assert server.http.get("/tasks").json()["tasks"] == []
+
+
+def test_a_split_array_under_one_key_gives_its_stacked_result_to_all_who_wait(server: InProcessServer) -> None:
+    for _ in range(2):
+        answer = server.http.post("/tasks/identity?split=true&wait=20", content=npy(floats(3, 2)), headers=KEY)
+        assert array_of(answer.content).shape == (3, 2)
 
 
 def test_a_key_is_free_again_when_its_task_is_gone(server: InProcessServer) -> None:

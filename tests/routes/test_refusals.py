@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
+from ndserve.errors import StoreUnavailableError
 from ndserve.testing import InProcessServer, serving
 from tests.routes.bodies import JSON, MODELS, PROCESSES, floats, npy, problem
 from tests.routes.gates import serving_held, submit_held
@@ -165,6 +166,28 @@ def test_a_full_store_refuses_new_tasks_and_keeps_what_it_has() -> None:
         task_id = server.http.post("/tasks/identity", content=npy([5])).json()["task_id"]
         problem(server.http.post("/tasks/identity", content=npy([6])), 507, "store_full")
         assert server.http.get(f"/result/{task_id}?wait=30").status_code == 200
+
+
+def test_a_task_whose_wait_runs_out_while_the_store_is_full_is_given_up() -> None:
+    with serving_held(store_tasks=1) as (server, gate):
+        submit_held(server, gate)
+        problem(server.http.post("/tasks/held?wait=0.01", content=npy([6])), 507, "store_full")
+        assert server.service.stats()["queue"]["live"] == 1
+
+
+@pytest.mark.parametrize("query", ["", "split=true", "wait=0.01"])
+def test_a_store_that_cannot_write_refuses_and_says_when_to_come_back(
+    query: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise StoreUnavailableError("the disk is away")
+
+    with serving_held(store="memory") as (server, _):
+        monkeypatch.setattr(server.service.store, "put", refuse)
+        answer = server.http.post(f"/tasks/held?{query}", content=npy([6]))
+        problem(answer, 503, "store_unavailable")
+        assert int(answer.headers["retry-after"]) >= 1
+        monkeypatch.undo()
 
 
 def test_a_server_that_shuts_down_takes_no_new_tasks() -> None:

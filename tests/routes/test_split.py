@@ -12,7 +12,7 @@ import pytest
 
 from ndserve.testing import InProcessServer, serving
 from tests.routes.bodies import PROCESSES, array_of, arrays_of, floats, npy, npz, problem
-from tests.routes.gates import serving_held
+from tests.routes.gates import serving_held, submit_held
 
 
 @pytest.fixture(params=["memory", "sqlite"])
@@ -142,3 +142,40 @@ def test_an_unknown_group_is_told_from_one_that_is_gone(server: InProcessServer,
 def test_a_group_has_no_events(server: InProcessServer) -> None:
     group = split(server, floats(2, 2))
     problem(server.http.get(f"/tasks/{group}/events"), 404, "unknown_task")
+
+
+def test_a_group_one_of_whose_results_was_removed_has_no_stacked_result(server: InProcessServer) -> None:
+    group = split(server, floats(3, 2))
+    server.http.get(f"/result/{group}?wait=20")
+    server.http.delete(f"/tasks/{group}-1")
+    assert f"{group}-1" in problem(server.http.get(f"/result/{group}"), 410, "gone")["detail"]
+
+
+def test_a_group_that_waits_is_cancelled_before_it_runs() -> None:
+    with serving_held() as (server, gate):
+        submit_held(server, gate)
+        group = split(server, floats(3, 2), "identity")
+        assert server.http.get(f"/tasks/{group}").json()["status"] == "queued"
+        assert server.http.delete(f"/tasks/{group}").json()["outcome"] == "never_ran"
+        problem(server.http.get(f"/result/{group}"), 500, "group_failed")
+
+
+def test_a_submit_that_waits_for_a_group_with_a_failed_task_gets_the_failure(server: InProcessServer) -> None:
+    answer = server.http.post("/tasks/picky?split=true&wait=20", content=npy([[1.0], [-1.0]]))
+    assert problem(answer, 500, "group_failed")["counts"]["failed"] == 1
+
+
+def test_who_waits_for_a_group_is_told_when_the_engine_is_dead() -> None:
+    with serving_held(store="memory") as (server, gate):
+        group = split(server, floats(2, 2), "held")
+        gate.reached()
+        server.service.dead = "the device is gone"
+        problem(server.http.get(f"/result/{group}?wait=0.01"), 503, "engine_dead")
+        server.service.dead = ""
+
+
+def test_a_group_is_not_run_again_as_a_whole(server: InProcessServer) -> None:
+    group = split(server, [[1.0], [-1.0]])
+    server.http.get(f"/tasks/{group}?wait=20")
+    problem(server.http.post(f"/tasks/{group}/retry"), 404, "unknown_task")
+    assert server.http.post(f"/tasks/{group}-1/retry").status_code == 202

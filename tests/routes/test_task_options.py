@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 
 from ndserve.errors import StartupError
+from ndserve.routes.options import RESERVED
 from ndserve.testing import InProcessServer, serving
 from tests.routes.bodies import array_of, floats, npy, problem
 from tests.routes.gates import serving_held, submit_held
 
 TASK = "/tasks/identity"
+TIMES = ("created", "started", "ended", "expires", "start_by", "run_by")
 
 
 def submit(server: InProcessServer, path: str = TASK, query: str = "", **headers: str) -> str:
@@ -24,6 +27,16 @@ def submit(server: InProcessServer, path: str = TASK, query: str = "", **headers
 def status(server: InProcessServer, task_id: str, wait: float = 20) -> dict[str, object]:
     told: dict[str, object] = server.http.get(f"/tasks/{task_id}?wait={wait}").json()
     return told
+
+
+def sweep(server: InProcessServer) -> None:
+    """Have the store remove what has expired, now and not within the second."""
+
+    async def swept() -> None:
+        await server.service.store.sweep(server.service.clock(), 1000)
+
+    assert server.http.portal is not None
+    server.http.portal.call(swept)
 
 
 @pytest.mark.parametrize(
@@ -58,14 +71,6 @@ def test_a_header_of_no_use_is_refused_by_name(server: InProcessServer, header: 
 def test_a_webhook_is_refused_while_webhooks_are_off(server: InProcessServer) -> None:
     answer = server.http.post(f"{TASK}?webhook=https://example.com/", content=npy(floats(2)))
     assert "--webhook-secret" in problem(answer, 422, "invalid_parameter")["detail"]
-
-
-def test_a_process_cannot_have_a_parameter_of_the_servers_own(tmp_path: Path) -> None:
-    (tmp_path / "bad.py").write_text(
-        "from ndserve import process\n\n@process('bad', batched=True)\ndef bad(xp, x, *, ttl=1):\n    return x\n"
-    )
-    with pytest.raises(StartupError, match="ttl"), serving(processes=tmp_path):
-        pass
 
 
 def test_the_priority_is_in_the_status(server: InProcessServer) -> None:
@@ -140,8 +145,9 @@ def test_the_query_counts_where_a_header_says_something_else(server: InProcessSe
 def test_a_result_is_kept_as_long_as_its_task_asks_and_no_longer() -> None:
     with serving(result_ttl=3600) as server:
         short, usual = submit(server, query="ttl=0"), submit(server)
-        while server.http.get(f"/result/{short}?wait=20").status_code != 410:
-            pass
+        for task_id in (short, usual):
+            status(server, task_id)
+        sweep(server)
         assert "expired" in problem(server.http.get(f"/tasks/{short}"), 410, "gone")["detail"]
         assert server.http.get(f"/result/{usual}?wait=20").status_code == 200
 
@@ -164,20 +170,47 @@ def test_what_a_process_reports_is_in_the_status() -> None:
         assert status(server, task_id)["progress"] == {"fraction": 1.0, "message": "all of it"}
 
 
-def test_the_documentation_holds_every_route_and_option_of_tasks(server: InProcessServer) -> None:
-    paths = server.http.get("/openapi.json").json()["paths"]
-    operations = {(path, method) for path, methods in paths.items() for method in methods}
-    assert operations >= {
-        ("/process_np_array", "post"),
-        ("/result/{task_id}", "get"),
-        ("/tasks", "get"),
-        ("/tasks/{target}", "post"),
-        ("/tasks/{target}/{task_id}", "put"),
-        ("/tasks/{task_id}", "get"),
-        ("/tasks/{task_id}", "delete"),
-        ("/tasks/{task_id}/events", "get"),
-        ("/tasks/{task_id}/result", "get"),
-        ("/tasks/{task_id}/retry", "post"),
-    }
-    named = {option["name"] for option in paths["/tasks/{target}"]["post"]["parameters"]}
-    assert named >= {"wait", "priority", "ttl", "start_within", "run_within", "webhook", "split", "Idempotency-Key"}
+@pytest.mark.parametrize("method", ["POST", "GET"])
+def test_a_wait_of_0_in_the_query_counts_where_prefer_says_something_else(method: str) -> None:
+    with serving_held() as (server, gate):
+        task_id = submit_held(server, gate)
+        path = "/tasks/held" if method == "POST" else f"/result/{task_id}"
+        prefer = {"Prefer": "wait=3600"}
+        assert server.http.request(method, f"{path}?wait=0", content=npy([1]), headers=prefer).status_code == 202
+
+
+def test_the_deadlines_of_a_task_are_in_its_status(server: InProcessServer) -> None:
+    told = status(server, submit(server, query="start_within=60&run_within=30&ttl=10"))
+    times = {name: datetime.fromisoformat(str(told[name])) for name in TIMES}
+    spans = [
+        times["start_by"] - times["created"],
+        times["run_by"] - times["started"],
+        times["expires"] - times["ended"],
+    ]
+    assert [round(span.total_seconds(), 3) for span in spans] == [60, 30, 10]
+
+
+def test_a_submit_that_waits_is_told_that_its_task_took_too_long() -> None:
+    with serving_held() as (server, _):
+        answer = server.http.post("/tasks/held?wait=20&run_within=0.02", content=npy(floats(2)))
+        assert "run_within" in problem(answer, 504, "timeout")["detail"]
+
+
+def test_a_submit_that_waits_is_told_that_its_task_has_expired(server: InProcessServer) -> None:
+    answer = server.http.post(f"{TASK}?wait=20&start_within=0", content=npy(floats(2)))
+    assert "start_within" in problem(answer, 410, "gone")["detail"]
+
+
+@pytest.mark.parametrize("number", ["1e3", "0.5", "31622400"])
+def test_spans_are_numbers_of_seconds_up_to_a_year(server: InProcessServer, number: str) -> None:
+    submit(server, query=f"ttl={number}&start_within={number}&run_within={number}")
+
+
+@pytest.mark.parametrize("name", sorted(RESERVED))
+def test_no_process_has_a_parameter_that_the_server_takes(name: str, tmp_path: Path) -> None:
+    source = (
+        f"from ndserve import process\n\n@process('bad', batched=True)\ndef bad(xp, x, *, {name}=1):\n    return x\n"
+    )
+    (tmp_path / "bad.py").write_text(source)
+    with pytest.raises(StartupError, match=name), serving(processes=tmp_path):
+        pass

@@ -45,13 +45,19 @@ PUBLISHED = {
     "unknown_target": 404,
     "unknown_task": 404,
     "gone": 410,
+    "conflict": 409,
+    "not_failed": 409,
     "queue_full": 429,
     "store_full": 507,
+    "store_unavailable": 503,
     "shutting_down": 503,
     "model_load_failed": 500,
     "model_too_large": 507,
     "execution_failed": 500,
     "engine_dead": 503,
+    "timeout": 504,
+    "interrupted": 500,
+    "group_failed": 500,
 }
 
 

@@ -7,7 +7,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ndserve.types import NAME, Batch, BatchKey, Failure, Task, TaskState, Tensors, TensorSpec, join_names
+from ndserve.types import (
+    NAME,
+    Batch,
+    BatchKey,
+    Failure,
+    Progress,
+    Task,
+    TaskOptions,
+    TaskState,
+    Tensors,
+    TensorSpec,
+    join_names,
+)
 
 KEY = BatchKey("t", "1", (), ())
 
@@ -67,6 +79,60 @@ def test_a_failed_task_weighs_its_inputs_which_it_keeps() -> None:
     one = task(rows(1, 2, 3))
     one.settle(TaskState.FAILED, 1.0, failure=Failure("code", "why", 500))
     assert one.nbytes == sum(array.nbytes for array in one.inputs.values()) > 0
+
+
+# the course of a task
+
+
+def test_an_end_is_visible_once_it_is_public() -> None:
+    one = task(rows(1))
+    seen = [one.visible_state]
+    one.settle(TaskState.CANCELLED, 1.0)
+    seen.append(one.visible_state)
+    one.public = True
+    seen.append(one.visible_state)
+    assert seen == [TaskState.QUEUED, TaskState.RUNNING, TaskState.CANCELLED]
+
+
+def test_only_a_failed_task_keeps_its_inputs() -> None:
+    kept = {}
+    for state in (TaskState.SUCCEEDED, TaskState.FAILED, TaskState.CANCELLED, TaskState.EXPIRED):
+        one = task(rows(1))
+        one.settle(state, 1.0)
+        kept[state] = bool(one.inputs)
+    assert [state for state, inputs in kept.items() if inputs] == [TaskState.FAILED]
+
+
+def test_a_start_notes_the_device_and_sets_the_deadline_of_the_run() -> None:
+    one = task(rows(1))
+    one.options = TaskOptions(run_within=5.0)
+    assert one.start(3.0, "cpu")
+    assert (one.device, one.started, one.run_by) == ("cpu", 3.0, 8.0)
+
+
+def test_a_start_is_told_from_one_that_was_before() -> None:
+    one = task(rows(1))
+    assert one.start(1.0)
+    assert not one.start(2.0)
+
+
+def test_a_task_must_start_in_time_counted_from_its_acceptance() -> None:
+    one = task(rows(1))
+    assert one.start_by is None
+    one.created, one.options = 100.0, TaskOptions(start_within=0.0)
+    assert one.start_by == 100.0
+
+
+def test_a_failed_task_that_is_opened_again_is_as_if_it_had_just_come() -> None:
+    one = task(rows(1, 2))
+    one.options = TaskOptions(run_within=5.0, start_within=5.0)
+    one.start(1.0)
+    one.settle(TaskState.FAILED, 2.0, failure=Failure("code", "why", 500))
+    one.public, one.expires, one.progress = True, 50.0, Progress(0.5, "", 1.0)
+    one.reopen(100.0)
+    assert (one.state, one.live, one.public, one.created, one.attempts) == (TaskState.QUEUED, True, False, 100.0, 0)
+    assert [one.started, one.run_by, one.ended, one.expires, one.failure, one.progress] == [None] * 6
+    assert (one.start_by, one.nbytes) == (105.0, 8)
 
 
 def test_parts_list_every_input_in_the_order_of_the_tasks() -> None:

@@ -64,6 +64,7 @@ class Lane:
     async def delivered(self) -> None:
         """Wait until everything that was given has come back."""
         await asyncio.gather(*self._given, return_exceptions=True)
+        await asyncio.sleep(0)  # for whoever is to hear of what came back in this very turn
 
     def _serve(self) -> None:
         assert self._loop is not None
@@ -111,5 +112,10 @@ class Lane:
 
 
 def describe_error(error: BaseException) -> str:
-    """`ValueError: what it says`, also for an exception whose own text cannot be had."""
-    return "".join(traceback.format_exception_only(error)).strip()
+    """`ValueError: what it says`, also for an exception whose own text cannot be had, or is no valid Unicode."""
+    return tellable("".join(traceback.format_exception_only(error)).strip())
+
+
+def tellable(text: str) -> str:
+    """The text as UTF-8 can carry it: a file name of Python's may hold lone surrogates, which nothing can encode."""
+    return text.encode("utf-8", "backslashreplace").decode()

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from ndserve.engine.lane import tellable
 from ndserve.progress import listening
 
 
@@ -34,4 +35,5 @@ class Reporter:
 
     def _deliver(self) -> None:
         self._on_its_way = False
-        self._tell(*self._latest)
+        fraction, message = self._latest
+        self._tell(fraction, tellable(message))

@@ -319,6 +319,7 @@ class InferenceService:
             return
         self.dead = reason
         logger.critical("the engine has stopped: %s", reason)
+        self.worker.halt()
         self._give_up(EngineDeadError(f"the engine has stopped: {reason}"))
         self._on_dead(reason)
 

@@ -44,6 +44,7 @@ class Tasks:
         self._store = service.store
         self._ids = RandomIds()
         self._once = Once()
+        self._retrying: set[asyncio.Task[Task]] = set()
         self._positions: tuple[float, dict[str, int]] = (0.0, {})
 
     async def submit_once(
@@ -130,6 +131,13 @@ class Tasks:
             NotFailedError: it has not failed.
             QueueFullError, StoreUnavailableError: there is no room now.
         """
+        # To its end even if the caller goes: once the store has queued the task, somebody must run it.
+        retrying = asyncio.create_task(self._retry(task_id))
+        self._retrying.add(retrying)  # the loop alone would not keep it alive
+        retrying.add_done_callback(self._retrying.discard)
+        return await asyncio.shield(retrying)
+
+    async def _retry(self, task_id: str) -> Task:
         async with self._once.hold(f"retry {task_id}"):
             task = await self.service.find(task_id)
             if not task.public or task.state is not TaskState.FAILED:

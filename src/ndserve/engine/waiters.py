@@ -63,11 +63,13 @@ class Waiters:
         for waiters in self._waiters.values():
             for waiter in waiters:
                 nudge(waiter)
+        self._waiters.clear()
 
     def _add(self, task_id: str, loop: asyncio.AbstractEventLoop) -> Waiter:
         waiter: Waiter = loop.create_future()
         if self.closed:
             waiter.set_result(False)
+            return waiter
         waiters = self._waiters.get(task_id)
         if waiters is None:
             self._waiters[task_id] = [waiter]

@@ -69,6 +69,7 @@ class Worker:
         self._on_dead = on_dead
         self._scheduled = False
         self._closed = False
+        self._halted = False
         self._timer: asyncio.TimerHandle | None = None
         self._next: Handover | None = None
         self._before: Handover | None = None  # which `_next` stands behind
@@ -101,6 +102,13 @@ class Worker:
             await self._probe(target)
         self.wake()  # for tasks that came while the probe held the lane
 
+    def halt(self) -> None:
+        """Give the lane nothing more, and call no task failed because of it: the engine has died, not the tasks.
+
+        Those that are stored run at the next start.
+        """
+        self._halted = True
+
     async def close(self) -> None:
         """Give up what is under way, and give the lane nothing more."""
         self._closed = True
@@ -116,7 +124,7 @@ class Worker:
 
     def _pump(self) -> None:
         self._scheduled = False
-        if self._closed:
+        if self._closed or self._halted:
             return
         now = self._clock()
         if not self._cache.room_wanted:
@@ -253,6 +261,8 @@ class Worker:
                 self._judge(target, executed.batching)
             results = zip(batch.tasks, executed.results, strict=True)
             outcomes = [(task, TaskState.SUCCEEDED, outputs, None) for task, outputs in results]
+        elif self._halted:
+            return
         elif not self._lane.device.healthy():
             self._on_dead(f"{self._lane.device.name} no longer answers: {describe_error(error)}")
             return
@@ -287,6 +297,8 @@ class Worker:
                     await self._turned.wait()
         except Exception as error:
             logger.error("%s: %s", target.name, error)
+            if self._halted:
+                return
             failure = error.failure() if isinstance(error, NdserveError) else _failure(target, error)
             self._report.settle([(task, TaskState.FAILED, None, failure) for task in self.batcher.drop(target.key)])
             self.wake()

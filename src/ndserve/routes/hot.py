@@ -16,7 +16,6 @@ from typing import TypeAlias
 import orjson
 
 from ndserve import codecs
-from ndserve.codecs.base import Buffer
 from ndserve.codecs.npy import SMALL
 from ndserve.engine.groups import PREFIX
 from ndserve.engine.ledger import outputs_of
@@ -26,7 +25,7 @@ from ndserve.engine.tasks import GroupStatus, Tasks
 from ndserve.errors import EngineDeadError, InvalidParameterError, NdserveError
 from ndserve.routes import problems
 from ndserve.routes.asgi import Call, ClientGoneError, Headers, Intake, Receive, Scope, Send
-from ndserve.routes.options import Options, check_id, fingerprint, preferred_wait, read_options, wait_only
+from ndserve.routes.options import Options, asked_wait, check_id, fingerprint, read_options
 from ndserve.routes.problems import problem
 from ndserve.routes.waiting import until_ended
 from ndserve.types import LIVE, Task, Tensors
@@ -69,7 +68,7 @@ class HotRoutes:
             return self._on_result, path[8:]
         if path.startswith("/tasks/"):
             name, slash, rest = path[7:].partition("/")
-            if slash and scope["method"] == "PUT":
+            if slash and name and scope["method"] == "PUT":
                 return {"PUT": partial(self._submit, task_id=rest)}, name
             if rest == "result":
                 return self._on_result, name
@@ -113,6 +112,8 @@ class HotRoutes:
             raise InvalidParameterError("the path names the target already; leave model= and process= out")
         if task_id is not None:
             check_id(task_id)
+            if options.split:
+                raise InvalidParameterError("split gives ids of its own; use POST, with an Idempotency-Key to be safe")
         if asked.webhook is not None:
             self._check_webhook(asked.webhook.url)
         target = self._service.target(name or options.target or self._default_process, options.version)
@@ -123,7 +124,7 @@ class HotRoutes:
         decode = partial(codecs.decode, call.content_type, body, target.inputs, self._intake.max_body_bytes)
         inputs = decode() if codecs.is_cheap(body) else await asyncio.to_thread(decode)
         if task_id is not None or asked.idempotency_key is not None or options.split:
-            return await self._submit_named(call, target, inputs, options, body, task_id)
+            return await self._submit_named(call, target, inputs, options, task_id)
         # A caller who waits learns no id unless the wait runs out: until then there is nothing to keep.
         keep = not options.wait or asked.webhook is not None
         given = options.parameters
@@ -143,13 +144,13 @@ class HotRoutes:
         return 202, _JSON, (_queued(task.id),), call.location(task.id), None
 
     async def _submit_named(
-        self, call: Call, target: Target, inputs: Tensors, options: Options, body: Buffer, task_id: str | None
+        self, call: Call, target: Target, inputs: Tensors, options: Options, task_id: str | None
     ) -> Answer:
         """A submit whose id or key its client knows, so that it may have come before, or that gives many tasks."""
         asked, given = options.task, options.parameters
         once = task_id is not None or asked.idempotency_key is not None
         if once:
-            mark = await _fingerprint(target, options, body)
+            mark = await _fingerprint(target, options, inputs)
             asked = replace(asked, fingerprint=mark, idempotency_key=None if task_id else asked.idempotency_key)
 
         async def submit() -> str:
@@ -162,7 +163,7 @@ class HotRoutes:
         new, found = await self._tasks.submit_once(submit, asked, task_id) if once else (True, await submit())
         status = 202 if new else 200
         if is_group(found):
-            return await self._group_outcome(call, found, options.wait, status)
+            return await self._group_outcome(call, found, options.wait or 0.0, status)
         task = await self._service.find(found)
         if options.wait:
             await self._wait(task, call, options.wait)
@@ -173,7 +174,7 @@ class HotRoutes:
 
     async def _result(self, call: Call, name: str) -> Answer:
         """GET /result/{task_id} and GET /tasks/{task_id}/result."""
-        wait = wait_only(call.query) or preferred_wait(call.headers)
+        wait = asked_wait(call.query, call.headers)
         if is_group(name):
             return await self._group_outcome(call, name, wait, 202, always=True)
         task = self._service.ledger.live.get(name) or await self._service.find(name)
@@ -192,6 +193,8 @@ class HotRoutes:
             await self._wait_for_group(call, name, wait)
             group = await self._tasks.group(name)
         if group.state in LIVE or not (wait or always):
+            if wait:
+                self._check_alive()
             headers = RETRY if always else call.location(name)
             return status, _JSON, (_accepted_group(group),), headers, None
         outputs = await self._tasks.stacked(group)
@@ -200,7 +203,7 @@ class HotRoutes:
 
     async def _status(self, call: Call, name: str) -> Answer:
         """GET /tasks/{task_id}."""
-        wait = wait_only(call.query) or preferred_wait(call.headers)
+        wait = asked_wait(call.query, call.headers)
         if is_group(name):
             group = await self._tasks.group(name)
             if wait:
@@ -237,10 +240,10 @@ class HotRoutes:
         await until_ended(self._service.waiters, name, lambda: not is_live(name), call.receive, seconds)
 
 
-async def _fingerprint(target: Target, options: Options, body: Buffer) -> str:
-    if len(body) <= SMALL:
-        return fingerprint(target.name, options, body)
-    return await asyncio.to_thread(fingerprint, target.name, options, body)
+async def _fingerprint(target: Target, options: Options, inputs: Tensors) -> str:
+    if sum(array.nbytes for array in inputs.values()) <= SMALL:
+        return fingerprint(target.name, options, inputs)
+    return await asyncio.to_thread(fingerprint, target.name, options, inputs)
 
 
 def is_group(name: str) -> bool:

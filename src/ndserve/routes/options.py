@@ -10,11 +10,13 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from ndserve.codecs.base import Buffer, excerpt
+import numpy as np
+
+from ndserve.codecs.base import excerpt
 from ndserve.engine.groups import PREFIX
 from ndserve.errors import InvalidParameterError
 from ndserve.routes.asgi import parse_query
-from ndserve.types import DEFAULT_OPTIONS, LIVE, NAME, TaskOptions, TaskState, Webhook, join_names
+from ndserve.types import DEFAULT_OPTIONS, LIVE, NAME, TaskOptions, TaskState, Tensors, Webhook, join_names
 
 MAX_WAIT = 3600.0
 MAX_SPAN = 366 * 24 * 3600.0
@@ -46,7 +48,7 @@ class Options(NamedTuple):
     version: str | None
     cast: bool
     split: bool
-    wait: float
+    wait: float | None
     task: TaskOptions
     parameters: dict[str, str]
 
@@ -69,7 +71,7 @@ def _from_query(query: bytes) -> Options:
         raise InvalidParameterError("name either a model or a process, not both")
     version = given.pop("version", None)
     cast, split = _flag(given, "cast"), _flag(given, "split")
-    wait = seconds("wait", given.pop("wait", "0"), MAX_WAIT)
+    wait = _given_wait(given)
     task = _task_options(given)
     if split and task.webhook is not None:
         raise InvalidParameterError("webhook and split do not go together: a webhook tells of one task")
@@ -118,7 +120,7 @@ def _with_headers(options: Options, headers: Headers) -> Options:
         if len(key) > MAX_KEY or not _KEY.fullmatch(key):
             raise InvalidParameterError(f"Idempotency-Key holds 1 to {MAX_KEY} printable ASCII characters")
         task = replace(task, idempotency_key=key.decode())
-    return options._replace(task=task, wait=wait or preferred_wait(headers))
+    return options._replace(task=task, wait=_preferred_wait(headers) if wait is None else wait)
 
 
 def _span(name: str, value: bytes) -> float:
@@ -128,20 +130,34 @@ def _span(name: str, value: bytes) -> float:
 _HEADERS = frozenset({b"prefer", b"start-within", b"run-within", b"idempotency-key"})
 
 
-def preferred_wait(headers: Headers) -> float:
+def _preferred_wait(headers: Headers) -> float:
     """The seconds of `Prefer: wait=SECONDS` (RFC 7240, 4.3); 0 without."""
     found = _WAIT.search(headers.get(b"prefer", b"").decode("latin1"))
     return seconds("Prefer: wait", found[1], MAX_WAIT) if found else 0.0
 
 
+def asked_wait(query: bytes, headers: Headers) -> float:
+    """The seconds that the caller of a path waits that knows no other parameter; 0 for none.
+
+    Raises:
+        InvalidParameterError: the query holds something else, or the seconds are of no use.
+    """
+    wait = _wait_only(query)
+    return _preferred_wait(headers) if wait is None else wait
+
+
 @lru_cache(maxsize=1024)
-def wait_only(query: bytes) -> float:
-    """The `wait` of a query that may hold nothing else."""
+def _wait_only(query: bytes) -> float | None:
     given = dict(parse_query(query))
-    wait = seconds("wait", given.pop("wait", "0"), MAX_WAIT)
+    wait = _given_wait(given)
     if given:
         raise InvalidParameterError(f"unknown parameters {', '.join(given)}; this path knows wait")
     return wait
+
+
+def _given_wait(given: dict[str, str]) -> float | None:
+    """Takes `wait` out of a query's parameters; None where it is not there, so that the header counts."""
+    return seconds("wait", given.pop("wait"), MAX_WAIT) if "wait" in given else None
 
 
 def seconds(name: str, text: str, limit: float) -> float:
@@ -175,9 +191,15 @@ def check_id(task_id: str) -> None:
         )
 
 
-def fingerprint(target: str, options: Options, body: Buffer) -> str:
-    """What tells a request from another: its target, the parameters that change the result, and its body."""
+def fingerprint(target: str, options: Options, inputs: Tensors) -> str:
+    """What tells a request from another: its target, the parameters that change the result, and its arrays.
+
+    The arrays and not the body, because a form has another boundary every time that it is sent.
+    """
     asked = (target, options.version, options.cast, options.split, sorted(options.parameters.items()))
     digest = hashlib.sha256(repr(asked).encode())
-    digest.update(body)
+    for name, array in sorted(inputs.items()):
+        digest.update(repr((name, array.dtype.str, array.shape)).encode())
+        if array.nbytes:
+            digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()

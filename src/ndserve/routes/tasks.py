@@ -7,15 +7,16 @@ from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
 import orjson
-from fastapi import APIRouter, Header, Query, Response
+from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 
 from ndserve.engine.status import describe
 from ndserve.engine.tasks import Tasks
 from ndserve.errors import InvalidParameterError
 from ndserve.routes.base import TasksOf
+from ndserve.routes.openapi import EVENTS_ANSWER, LIST_ANSWER, RETRY_ANSWER, UNKNOWN, problem_answers
 from ndserve.stores import base as stores
-from ndserve.types import Task, TaskState
+from ndserve.types import Task, TaskState, join_names
 
 router = APIRouter(tags=["tasks"])
 
@@ -26,8 +27,9 @@ HEARTBEAT_SECONDS = 15.0
 """How often a stream without news sends a comment, so that nobody on the way takes it for dead."""
 
 
-@router.get("/tasks", summary="Tasks, newest first")
+@router.get("/tasks", summary="Tasks, newest first", responses={200: LIST_ANSWER})
 async def list_tasks(
+    request: Request,
     tasks: TasksOf,
     state: TaskState | None = None,
     target: str | None = None,
@@ -35,6 +37,11 @@ async def list_tasks(
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     cursor: Annotated[str | None, Query(description="The `next_cursor` of the page before.")] = None,
 ) -> Response:
+    unknown = request.query_params.keys() - {"state", "target", "group", "limit", "cursor"}
+    if unknown:
+        raise InvalidParameterError(
+            f"unknown parameters {join_names(sorted(unknown))}; see /docs for those of the list"
+        )
     if cursor is not None and not (cursor.isdecimal() and len(cursor) < 19):
         raise InvalidParameterError("cursor is the next_cursor of an earlier answer")
     before = None if cursor is None else int(cursor)
@@ -44,18 +51,36 @@ async def list_tasks(
     return Response(orjson.dumps({"tasks": shown, "next_cursor": following}), media_type="application/json")
 
 
-@router.post("/tasks/{task_id}/retry", status_code=202, summary="Run a failed task again")
-async def retry(tasks: TasksOf, task_id: str) -> JSONResponse:
+@router.post(
+    "/tasks/{task_id}/retry",
+    status_code=202,
+    summary="Run a failed task again",
+    responses={
+        202: RETRY_ANSWER,
+        **UNKNOWN,
+        **problem_answers(
+            (409, "It has not failed (code `not_failed`)."),
+            (429, "The queue is full; Retry-After says when to come back."),
+            (503, "The server is shutting down, its device is dead, or its store cannot write."),
+        ),
+    },
+)
+async def retry(request: Request, tasks: TasksOf, task_id: str) -> JSONResponse:
     task = await tasks.retry(task_id)
     body = {"task_id": task.id, "status": task.visible_state}
-    return JSONResponse(body, 202, {"location": f"/result/{task.id}"})
+    return JSONResponse(body, 202, {"location": f"{request.scope.get('root_path', '')}/result/{task.id}"})
 
 
-@router.get("/tasks/{task_id}/events", summary="The course of a task, as Server-Sent Events")
+@router.get(
+    "/tasks/{task_id}/events",
+    summary="The course of a task, as Server-Sent Events",
+    response_class=StreamingResponse,
+    responses={200: EVENTS_ANSWER, 204: {"description": "Nothing can follow after Last-Event-ID."}, **UNKNOWN},
+)
 async def events(tasks: TasksOf, task_id: str, last_event_id: Annotated[str, Header()] = "0") -> Response:
     task = await tasks.service.find(task_id)
-    last = int(last_event_id) if last_event_id.isdecimal() else 0
-    if task.public and task.ended is not None and _mark(task.ended) <= last:
+    last = int(last_event_id) if last_event_id.isdecimal() and len(last_event_id) < 19 else 0
+    if task.public and _news(task)[-1][0] <= last:
         return Response(status_code=204)  # which tells an EventSource not to come back
     headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
     return StreamingResponse(_follow(tasks, task, last), media_type="text/event-stream", headers=headers)
@@ -65,7 +90,8 @@ async def _follow(tasks: Tasks, task: Task, last: int) -> AsyncIterator[bytes]:
     """The events of a task after `last`, until its end.
 
     An event's id is the time of what it tells, in microseconds. So what a client has missed can be told from the task
-    itself, also after a restart of the server.
+    itself, also after a restart of the server. A position's id follows the event before it: with the time of the look
+    it might come after a start that is heard of later, and hide it.
     """
     position: int | None = None
     with tasks.service.ledger.watchers.watch(task.id) as changed:
@@ -79,7 +105,7 @@ async def _follow(tasks: Tasks, task: Task, last: int) -> AsyncIterator[bytes]:
                 return
             place = tasks.position(task)
             if place is not None and place != position:
-                position, last = place, max(last + 1, _mark(tasks.service.clock()))
+                position, last = place, last + 1
                 yield _event(last, "position", {"position": place})
             try:
                 patience = HEARTBEAT_SECONDS if place is None else POSITION_SECONDS
@@ -90,7 +116,7 @@ async def _follow(tasks: Tasks, task: Task, last: int) -> AsyncIterator[bytes]:
 
 
 def _news(task: Task) -> list[tuple[int, str, dict[str, Any]]]:
-    """What can be told of a task so far, in order."""
+    """What can be told of a task so far, in order: mark, name and data. The marks rise."""
     told: list[tuple[int, str, dict[str, Any]]] = []
     about = {"task_id": task.id, "attempts": task.attempts}
     told.append((_mark(task.created), "state", {**about, "status": TaskState.QUEUED}))
@@ -101,6 +127,8 @@ def _news(task: Task) -> list[tuple[int, str, dict[str, Any]]]:
         told.append((_mark(task.progress.time), "progress", said))
     if task.public and task.ended is not None:
         told.append((_mark(task.ended), "end", describe(task)))
+    for before, (mark, name, data) in enumerate(told[1:]):
+        told[before + 1] = max(mark, told[before][0] + 1), name, data
     return told
 
 

@@ -24,7 +24,7 @@ from ndserve.engine.service import InferenceService, QueueBounds
 from ndserve.engine.targets import BatchDefaults, Targets
 from ndserve.model_cache.cache import ModelCache
 from ndserve.model_cache.session import Session
-from ndserve.processes.base import Process
+from ndserve.processes.base import Process, process
 from ndserve.stores.base import TaskStore
 from ndserve.stores.memory import MemoryStore
 from ndserve.types import Array, BatchKey, HostArray, ModelInfo, ModelOptions, Task, Tensors, TensorSpec
@@ -187,6 +187,32 @@ async def serving(
 async def ended(service: InferenceService, *tasks: Task) -> None:
     """Wait until all of these tasks have ended."""
     await asyncio.gather(*(service.waiters.add(task.id) for task in tasks if not task.public))
+
+
+def check_empty(service: InferenceService) -> None:
+    """Nothing is left of tasks that have all ended."""
+    ledger = service.ledger
+    assert (ledger.live, ledger.nbytes, ledger._groups, ledger._commits) == ({}, 0, {}, set())
+    assert (len(ledger.waiters), len(ledger.watchers), len(ledger.deadlines)) == (0, 0, 0)
+    assert len(service.worker.batcher) == 0
+
+
+def gated(gate: Gate) -> Process:
+    """A process that stands at a gate, gives what it gets, and fails for negative items."""
+
+    @process("gated", batched=True)
+    def stand(xp: Any, x: Any) -> Any:
+        gate.hold()
+        if (x[:, 0] < 0).any():
+            raise ValueError("negative")
+        return x
+
+    return stand
+
+
+@process("twice", batched=True)
+def twice(xp: Any, x: Any) -> Any:
+    return x * 2
 
 
 def item(*values: float) -> HostArray:

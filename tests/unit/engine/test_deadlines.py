@@ -151,6 +151,63 @@ def test_a_closed_timer_ends_nothing() -> None:
     run(main())
 
 
+def test_a_task_that_has_ended_leaves_no_timer_behind() -> None:
+    async def main() -> None:
+        clock, due = Clock(), list[Outcome]()
+        deadlines = Deadlines(clock, due.append)
+        task = timed(5.0)
+        deadlines.add(task)
+        deadlines.forget(task)
+        clock.now += 5
+        deadlines._fire()
+        assert (due, len(deadlines), deadlines._heap, deadlines._timer) == ([], 0, [], None)
+
+    run(main())
+
+
+def test_a_task_that_ends_in_the_turn_in_which_it_falls_due_ends_once() -> None:
+    async def main() -> None:
+        clock, due = Clock(), list[Outcome]()
+        deadlines = Deadlines(clock, due.append)
+        task = timed(5.0)
+        deadlines.add(task)
+        task.settle(TaskState.CANCELLED, 1005.0)
+        clock.now += 5
+        deadlines._fire()
+        assert (due, len(deadlines)) == ([], 0)
+
+    run(main())
+
+
+def test_a_task_that_was_interrupted_is_watched_for_the_time_of_its_first_start() -> None:
+    async def main() -> None:
+        clock, due = Clock(), list[Outcome]()
+        deadlines = Deadlines(clock, due.append)
+        task = timed(5.0, 20.0)
+        task.attempts, task.run_by = 1, 1015.0
+        deadlines.add(task)
+        clock.now += 14
+        deadlines._fire()
+        assert due == []
+        clock.now += 1
+        deadlines._fire()
+        assert [(outcome[0], outcome[1]) for outcome in due] == [(task, TaskState.FAILED)]
+        deadlines.close()
+
+    run(main())
+
+
+def test_a_task_that_was_interrupted_and_may_take_its_time_is_not_watched() -> None:
+    async def main() -> None:
+        deadlines = Deadlines(Clock(), lambda outcome: None)
+        task = timed(5.0)
+        task.attempts = 1
+        deadlines.add(task)
+        assert (len(deadlines), deadlines._timer) == (0, None)
+
+    run(main())
+
+
 # in the service
 
 

@@ -137,6 +137,21 @@ def test_a_result_that_nobody_waits_for_any_more_is_dropped() -> None:
     run(main())
 
 
+def test_who_asks_for_what_was_delivered_finds_that_everybody_has_heard_of_it() -> None:
+    async def main() -> None:
+        heard: list[None] = []
+        lane = Lane(CpuDevice())
+        lane.start(lambda reason: None)
+        lane.run(lambda: None).add_done_callback(lambda running: heard.append(running.result()))
+        assert lane.stop(20)  # the result is on its way to the loop now
+        await asyncio.sleep(0)  # and here, but its callbacks come in the next turn
+        assert (lane.in_flight, heard) == (0, [])
+        await lane.delivered()
+        assert heard == [None]
+
+    run(main())
+
+
 def test_stop_ends_the_thread_after_what_it_has_been_given() -> None:
     async def main() -> None:
         done: list[int] = []
