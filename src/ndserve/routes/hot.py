@@ -28,7 +28,7 @@ from ndserve.routes.asgi import Call, ClientGoneError, Headers, Intake, Receive,
 from ndserve.routes.options import Options, asked_wait, check_id, fingerprint, read_options
 from ndserve.routes.problems import problem
 from ndserve.routes.waiting import until_ended
-from ndserve.types import LIVE, Task, Tensors
+from ndserve.types import LIVE, Task, TaskState, Tensors
 
 logger = logging.getLogger(__name__)
 
@@ -195,8 +195,9 @@ class HotRoutes:
         if group.state in LIVE or not (wait or always):
             if wait:
                 self._check_alive()
+            new = status == 202 and not always
             headers = RETRY if always else call.location(name)
-            return status, _JSON, (_accepted_group(group),), headers, None
+            return status, _JSON, (_accepted_group(group, TaskState.QUEUED if new else group.state),), headers, None
         outputs = await self._tasks.stacked(group)
         payload = await asyncio.to_thread(codecs.encoder(call.accept, outputs).encode, outputs)
         return 200, payload.content_type, payload.chunks, [], None
@@ -261,9 +262,9 @@ def _accepted(task: Task) -> bytes:
     return f'{{"task_id":"{task.id}","status":"{task.visible_state}"}}'.encode()
 
 
-def _accepted_group(status: GroupStatus) -> bytes:
+def _accepted_group(status: GroupStatus, state: TaskState) -> bytes:
     group = status.group
-    return orjson.dumps({"task_id": group.id, "group_id": group.id, "status": status.state, "total": group.total})
+    return orjson.dumps({"task_id": group.id, "group_id": group.id, "status": state, "total": group.total})
 
 
 async def _outcome(task: Task, call: Call) -> Answer:

@@ -67,7 +67,7 @@ async def list_tasks(
 )
 async def retry(request: Request, tasks: TasksOf, task_id: str) -> JSONResponse:
     task = await tasks.retry(task_id)
-    body = {"task_id": task.id, "status": task.visible_state}
+    body = {"task_id": task.id, "status": TaskState.QUEUED}
     return JSONResponse(body, 202, {"location": f"{request.scope.get('root_path', '')}/result/{task.id}"})
 
 
