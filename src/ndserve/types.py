@@ -204,7 +204,8 @@ class Task:
         self.created = now
         self.attempts = 0
         self.started = self.run_by = self.ended = self.expires = None
-        self.failure = self.progress = None
+        self.failure = self.progress = self.device = self.store_seconds = None
+        self.load_seconds = 0.0
 
     def settle(
         self, state: TaskState, now: float, *, outputs: Tensors | None = None, failure: Failure | None = None

@@ -141,7 +141,8 @@ def test_an_unknown_group_is_told_from_one_that_is_gone(server: InProcessServer,
 
 def test_a_group_has_no_events(server: InProcessServer) -> None:
     group = split(server, floats(2, 2))
-    problem(server.http.get(f"/tasks/{group}/events"), 404, "unknown_task")
+    hint = problem(server.http.get(f"/tasks/{group}/events"), 404, "unknown_task")["detail"]
+    assert f"GET /tasks/{group}" in hint
 
 
 def test_a_group_one_of_whose_results_was_removed_has_no_stacked_result(server: InProcessServer) -> None:
@@ -177,5 +178,6 @@ def test_who_waits_for_a_group_is_told_when_the_engine_is_dead() -> None:
 def test_a_group_is_not_run_again_as_a_whole(server: InProcessServer) -> None:
     group = split(server, [[1.0], [-1.0]])
     server.http.get(f"/tasks/{group}?wait=20")
-    problem(server.http.post(f"/tasks/{group}/retry"), 404, "unknown_task")
+    hint = problem(server.http.post(f"/tasks/{group}/retry"), 404, "unknown_task")["detail"]
+    assert f"/tasks?group={group}&state=failed" in hint
     assert server.http.post(f"/tasks/{group}-1/retry").status_code == 202

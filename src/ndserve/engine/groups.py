@@ -27,7 +27,7 @@ def member(group_id: str, index: int) -> str:
 
 
 def split_items(inputs: Tensors) -> list[dict[str, HostArray]]:
-    """The items along axis 0, as views.
+    """The items along axis 0, each an array of its own: a view would keep the whole in memory for the last of them.
 
     Raises:
         InvalidInputError: there is no axis 0, it is empty, or the inputs differ along it.
@@ -37,7 +37,7 @@ def split_items(inputs: Tensors) -> list[dict[str, HostArray]]:
         shapes = {name: list(array.shape) for name, array in inputs.items()}
         raise InvalidInputError(f"split takes arrays with one and the same length along axis 0, not {shapes}")
     (length,) = set(lengths.values())
-    return [{name: array[index, ...] for name, array in inputs.items()} for index in range(length)]
+    return [{name: array[index, ...].copy() for name, array in inputs.items()} for index in range(length)]
 
 
 def state_of(state: GroupState, running: int) -> TaskState:

@@ -80,6 +80,7 @@ class Ledger:
             self.on_queued_end(task)
         self._leave(task)
         self.waiters.wake([task.id])
+        self.watchers.notify(task)
 
     def note(self, tasks: Sequence[Task], now: float) -> None:
         """Note in the store that tasks are about to run; may be called on the lane's thread."""
@@ -110,7 +111,8 @@ class Ledger:
         kept: list[Task] = []
         loose: list[Task] = []
         for task, state, outputs, failure in outcomes:
-            if not task.live:
+            # Not by `live` alone: somebody may have read a task from the store that is being queued again just now.
+            if not task.live or self.live.get(task.id) is not task:
                 self.late += 1
                 continue
             if task.state is TaskState.QUEUED:
@@ -172,7 +174,8 @@ class Ledger:
             # Only while closing: until then the store tries again. The tasks run again at the next start.
             logger.exception("the ends of %d tasks could not be stored", len(tasks))
             return
-        self._publish(tasks)
+        # One that was withdrawn meanwhile is gone, and another task may have its id by now.
+        self._publish([task for task in tasks if self.live.get(task.id) is task])
 
     def _publish(self, tasks: Sequence[Task]) -> None:
         for task in tasks:
@@ -186,8 +189,9 @@ class Ledger:
             self._notifier.nudge()
 
     def _leave(self, task: Task) -> None:
-        if self.live.pop(task.id, None) is None:
+        if self.live.get(task.id) is not task:
             return
+        del self.live[task.id]
         self.nbytes -= task.input_bytes
         self.deadlines.forget(task)
         if task.group is not None:

@@ -341,5 +341,9 @@ class InferenceService:
     async def _sweep(self) -> None:
         """Remove what has expired, a little at a time."""
         while True:
-            removed = await self.store.sweep(self.clock(), SWEEP_TASKS)
+            removed = 0
+            try:
+                removed = await self.store.sweep(self.clock(), SWEEP_TASKS)
+            except Exception:  # what could not be removed now is removed next time
+                logger.exception("the task store could not be swept")
             await asyncio.sleep(0 if removed == SWEEP_TASKS else SWEEP_SECONDS)

@@ -12,8 +12,9 @@ from fastapi.responses import JSONResponse, StreamingResponse
 
 from ndserve.engine.status import describe
 from ndserve.engine.tasks import Tasks
-from ndserve.errors import InvalidParameterError
+from ndserve.errors import InvalidParameterError, UnknownTaskError
 from ndserve.routes.base import TasksOf
+from ndserve.routes.hot import is_group
 from ndserve.routes.openapi import EVENTS_ANSWER, LIST_ANSWER, RETRY_ANSWER, UNKNOWN, problem_answers
 from ndserve.stores import base as stores
 from ndserve.types import Task, TaskState, join_names
@@ -66,6 +67,10 @@ async def list_tasks(
     },
 )
 async def retry(request: Request, tasks: TasksOf, task_id: str) -> JSONResponse:
+    if is_group(task_id):
+        raise UnknownTaskError(
+            f"a group is not run again as a whole, but task by task; GET /tasks?group={task_id}&state=failed lists them"
+        )
     task = await tasks.retry(task_id)
     body = {"task_id": task.id, "status": TaskState.QUEUED}
     return JSONResponse(body, 202, {"location": f"{request.scope.get('root_path', '')}/result/{task.id}"})
@@ -78,6 +83,8 @@ async def retry(request: Request, tasks: TasksOf, task_id: str) -> JSONResponse:
     responses={200: EVENTS_ANSWER, 204: {"description": "Nothing can follow after Last-Event-ID."}, **UNKNOWN},
 )
 async def events(tasks: TasksOf, task_id: str, last_event_id: Annotated[str, Header()] = "0") -> Response:
+    if is_group(task_id):
+        raise UnknownTaskError(f"a group has no events, but its tasks have; GET /tasks/{task_id} tells its state")
     task = await tasks.service.find(task_id)
     last = int(last_event_id) if last_event_id.isdecimal() and len(last_event_id) < 19 else 0
     if task.public and _news(task)[-1][0] <= last:
@@ -101,8 +108,8 @@ async def _follow(tasks: Tasks, task: Task, last: int) -> AsyncIterator[bytes]:
                 if mark > last:
                     last = mark
                     yield _event(mark, name, data)
-            if task.public or tasks.service.waiters.closed:
-                return
+            if task.public or tasks.service.waiters.closed or tasks.service.ledger.live.get(task.id) is not task:
+                return  # the last of these: it could not be stored, and is gone
             place = tasks.position(task)
             if place is not None and place != position:
                 position, last = place, last + 1

@@ -92,6 +92,19 @@ def test_a_task_that_is_twice_in_one_list_of_outcomes_is_settled_once() -> None:
     run(main())
 
 
+def test_a_task_that_somebody_has_read_from_the_store_cannot_end_in_place_of_the_one_that_runs() -> None:
+    async def main() -> None:
+        task, copy, store = kept("a"), kept("a"), DurableFake(prompt=True)
+        ledger = ledger_with(store, task)
+        assert ledger.settle(cancelled(copy)) == 0
+        assert (copy.live, store.finished) == (True, [])
+        assert ledger.settle(succeeded(task)) == 1
+        await ledger.close()
+        assert (task.public, ledger.live, ledger.nbytes) == (True, {}, 0)
+
+    run(main())
+
+
 def test_outcomes_of_several_states_are_counted_each_under_its_own() -> None:
     async def main() -> None:
         a, b, c = kept("a"), kept("b"), kept("c")
@@ -222,6 +235,26 @@ def test_a_withdrawn_task_is_as_if_it_had_never_come() -> None:
         assert ledger.settle(succeeded(task)) == 0
         assert sum(ledger.ended.values()) == 0
         assert store.finished == []
+
+    run(main())
+
+
+def test_the_late_commit_of_a_withdrawn_task_does_not_touch_a_new_one_of_its_id() -> None:
+    async def main() -> None:
+        refused, store = kept("a"), DurableFake()
+        ledger = ledger_with(store, refused)
+        ledger.settle(succeeded(refused))
+        ledger.withdraw(refused)
+        new = kept("a")
+        store.put([new], 1000.0)
+        ledger.add(new)
+        waiting = ledger.waiters.add("a")
+        store.commit()
+        await tick()
+        assert (refused.public, ledger.live, ledger.nbytes, waiting.done()) == (False, {"a": new}, 8, False)
+        ledger.settle(succeeded(new))
+        assert await waiting
+        assert (new.public, ledger.live, ledger.nbytes) == (True, {}, 0)
 
     run(main())
 

@@ -51,7 +51,8 @@ FINISH_USUAL = (
 FINISH_FAILED = f"UPDATE tasks SET {_END} WHERE seq = ?1"  # noqa: S608 - its inputs stay, to run again
 REOPEN = (
     "UPDATE tasks SET state = 'queued', attempts = 0, started = NULL, run_by = NULL, ended = NULL, expires = NULL,"
-    " created = ?2, progress = NULL, failure = NULL WHERE seq = ?1 AND state = 'failed'"
+    " created = ?2, progress = NULL, failure = NULL, device = NULL, load_seconds = NULL, store_seconds = NULL"
+    " WHERE seq = ?1 AND state = 'failed'"
 )
 
 COLUMNS = (
