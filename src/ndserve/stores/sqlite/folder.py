@@ -15,6 +15,7 @@ from ndserve.stores.sqlite import rows
 from ndserve.stores.sqlite.arrays import DamagedError, Files, remove, unpack
 from ndserve.stores.sqlite.reading import Reader
 from ndserve.stores.sqlite.removal import Removed
+from ndserve.stores.sqlite.reserve import Reserve
 from ndserve.stores.sqlite.running import Running
 from ndserve.stores.sqlite.schema import open_database
 from ndserve.stores.sqlite.writer import Change, Writer
@@ -36,7 +37,7 @@ class Held(NamedTuple):
 
 
 class Folder:
-    """`tasks.sqlite3`, `arrays/` for large arrays, `running` for the runs that have begun, `lock` for one server."""
+    """The database `tasks.sqlite3`, `arrays/` for large arrays, `running`, `reserve`, and `lock` for one server."""
 
     files: Files
     running: Running
@@ -79,7 +80,7 @@ class Folder:
         self._count_runs(connection, unfinished)
         tasks, nbytes, last = connection.execute(_TOTALS).fetchone()
         self._remove_strays(connection)
-        self.writer = Writer(connection, self.files)
+        self.writer = Writer(connection, self.files, Reserve(self._path / "reserve"))
         self.reader = Reader(path)
         return Held(tasks, nbytes, last, unfinished)
 

@@ -20,6 +20,7 @@ from typing import Any
 
 from ndserve.errors import NdserveError, StoreFullError, StoreUnavailableError
 from ndserve.stores.sqlite.arrays import Buffer, Files, remove
+from ndserve.stores.sqlite.reserve import Reserve
 
 logger = logging.getLogger(__name__)
 
@@ -55,9 +56,10 @@ class Change:
 class Writer:
     """Takes changes on the event loop and commits them on its thread, in the order in which they came."""
 
-    def __init__(self, connection: sqlite3.Connection, files: Files) -> None:
+    def __init__(self, connection: sqlite3.Connection, files: Files, reserve: Reserve) -> None:
         self._connection = connection
         self._files = files
+        self._reserve = reserve
         self._loop: asyncio.AbstractEventLoop | None = None
         self._gathering: list[Change] = []
         self._scheduled = False
@@ -154,6 +156,26 @@ class Writer:
         self._connection.close()
 
     def _commit(self, changes: list[Change]) -> None:
+        scarce = not self._reserve.hold()
+        for change in changes:
+            # Nothing new and nothing large while the reserve is in use: it would take the room that removing needs.
+            waits = scarce and (not change.due or change.files)
+            change.error = OSError(errno.ENOSPC, "no room is left") if waits else None
+        self._attempt([change for change in changes if change.error is None])
+        pressing = [
+            change for change in changes if change.due and not change.files and change.error and _is_full(change.error)
+        ]
+        if pressing:
+            self._make_way()
+            self._attempt(pressing)
+        for change in changes:
+            if change.error is None:
+                _remove_all(change.discard)
+            elif not change.due:
+                _remove_all([path for path, _ in change.files])
+
+    def _attempt(self, changes: list[Change]) -> None:
+        """Write what can be written, and set the errors of the rest."""
         for change in changes:
             change.error = None
             try:
@@ -162,14 +184,15 @@ class Writer:
             except OSError as error:
                 change.error = error
         whole = [change for change in changes if change.error is None]
-        if not self._transact(whole) and len(whole) > 1:
+        if whole and not self._transact(whole) and len(whole) > 1:
             for change in whole:  # so that only those are refused that cannot be written
                 self._transact([change])
-        for change in changes:
-            if change.error is None:
-                _remove_all(change.discard)
-            elif not change.due:
-                _remove_all([path for path, _ in change.files])
+
+    def _make_way(self) -> None:
+        """Find room for what must be written: the reserve, and what the log takes that is in the database as well."""
+        self._reserve.release()
+        with contextlib.suppress(sqlite3.Error):
+            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def _transact(self, changes: list[Change]) -> bool:
         """Write the changes in one transaction; False, with their errors set, where it failed."""
@@ -213,8 +236,14 @@ def _by_statement(changes: list[Change]) -> dict[str, Rows]:
     return dict(sorted(joined.items(), key=lambda item: not item[0].startswith("INSERT")))
 
 
+def _is_full(error: Exception) -> bool:
+    """Whether there was no room on the disk."""
+    if isinstance(error, OSError):
+        return error.errno in _FULL
+    return isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_FULL
+
+
 def _as_refusal(error: Exception) -> NdserveError:
-    full = isinstance(error, OSError) and error.errno in _FULL
-    if full or (isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_FULL):
+    if _is_full(error):
         return StoreFullError("the disk of the task store is full; nothing was accepted, try again when there is room")
     return StoreUnavailableError(f"the task store could not write: {type(error).__name__}; the server's log says more")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -57,11 +58,18 @@ class Disk:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.full = False
         self.refused = 0
+        self._refused = threading.Semaphore(0)
         self._write = os.writev
         monkeypatch.setattr(os, "writev", self._writev)
+
+    async def refuses(self, times: int) -> None:
+        """Wait until that many more files have found no room."""
+        for _ in range(times):
+            await asyncio.to_thread(self._refused.acquire)
 
     def _writev(self, descriptor: int, pieces: Sequence[Any]) -> int:
         if self.full:
             self.refused += 1
+            self._refused.release()
             raise OSError(errno.ENOSPC, "No space left on device")
         return self._write(descriptor, pieces)

@@ -200,7 +200,7 @@ async def test_an_end_is_tried_again_until_there_is_room(nbytes: int, disk: Disk
         fill(store)
         disk.full = True
         finishing = asyncio.ensure_future(store.finish([end(task, 1.0, nbytes)]))
-        await transactions.begun(3)
+        await (transactions.begun(3) if nbytes <= INLINE else disk.refuses(3))
         assert not finishing.done()
         make_room(store)
         disk.full = False
