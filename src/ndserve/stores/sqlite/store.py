@@ -6,7 +6,7 @@ import asyncio
 import logging
 import sqlite3
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from ndserve.stores.base import (
 )
 from ndserve.stores.sqlite import removal, rows
 from ndserve.stores.sqlite.arrays import INLINE, DamagedError, buffers, pack, unpack
+from ndserve.stores.sqlite.at_hand import AtHand
 from ndserve.stores.sqlite.folder import Folder
 from ndserve.stores.sqlite.outbox import INSERT_DELIVERY, SqliteOutbox
 from ndserve.stores.sqlite.removal import Removed
@@ -33,12 +34,6 @@ from ndserve.stores.sqlite.writer import Change
 from ndserve.types import Task, TaskState, Tensors
 
 logger = logging.getLogger(__name__)
-
-CACHED_BYTES = 64 * 1024**2
-"""Bytes of ended tasks that are kept in memory as well: most results are fetched soon after they are there."""
-
-RECORD_BYTES = 1024
-"""What a task takes in memory beside its arrays, roughly."""
 
 
 class SqliteStore:
@@ -57,9 +52,7 @@ class SqliteStore:
         self._seq = 0
         self._unfinished: dict[int, int] = {}
         """Bytes of the tasks that are put and not ended yet, by number."""
-        # Ordered dictionaries, because a plain one takes ever longer to find its first key when that keeps going.
-        self._cache: OrderedDict[str, Task] = OrderedDict()
-        self._cached_bytes = 0
+        self._at_hand = AtHand()
         self._delivered: OrderedDict[str, tuple[int, int]] = OrderedDict()
         """Number and bytes of the tasks whose outcome somebody has seen in the life of this process."""
         self._delivered_bytes = 0
@@ -114,12 +107,12 @@ class SqliteStore:
             change.rows.setdefault(statement, []).append(row)
             if task.input_bytes > INLINE:
                 change.discard.append(self._folder.files.path(task.seq, "in"))
-            self._keep_at_hand(task)
+            self._at_hand.add(task)
         if deliveries:
             change.rows[INSERT_DELIVERY] = [tuple(delivery) for delivery in deliveries]
         if closing:
             change.then = partial(_set_expiry, closing)
-            self._set_cached_expiry(dict(closing))
+            self._at_hand.set_expiry(dict(closing))
         while tasks and self._nbytes > self._max_bytes and self._delivered:
             self._drop_delivered(tasks[0].ended or 0.0)
         return self._folder.writer.submit(change)
@@ -148,13 +141,8 @@ class SqliteStore:
         if not there:
             self._unfinished.pop(task.seq)
         elif task.group is not None:
-            self._set_cached_expiry({task.group: None})
+            self._at_hand.set_expiry({task.group: None})
         return there
-
-    def _set_cached_expiry(self, groups: Mapping[str, float | None]) -> None:
-        for task in self._cache.values():
-            if task.group is not None and task.group in groups:
-                task.expires = groups[task.group]
 
     def remove(self, tasks: Sequence[Task], gone: Gone, now: float) -> Awaitable[object]:
         seqs = [task.seq for task in tasks]
@@ -164,7 +152,7 @@ class SqliteStore:
         if task.live or task.id in self._delivered or task.seq in self._dropping or task.seq in self._unfinished:
             return
         # What is in the books counts, not what the caller has: that one may have been removed or run again meanwhile.
-        cached = self._cache.get(task.id)
+        cached = self._at_hand.get(task.id)
         nbytes = self._folder.reader.ended_bytes(task.id) if cached is None else cached.nbytes
         if nbytes is not None:
             self._delivered[task.id] = task.seq, nbytes
@@ -172,7 +160,7 @@ class SqliteStore:
 
     async def get(self, task_id: str) -> Task | Gone | None:
         while True:
-            cached = self._cache.get(task_id)
+            cached = self._at_hand.get(task_id)
             if cached is not None:
                 return cached
             row = self._folder.reader.task(task_id)
@@ -192,7 +180,7 @@ class SqliteStore:
         return self._folder.reader.holder(idempotency_key)
 
     async def page(self, query: Query) -> list[Task]:
-        return [self._cache.get(task.id, task) for task in await self._folder.reader.page(query)]
+        return [self._at_hand.get(task.id) or task for task in await self._folder.reader.page(query)]
 
     async def group(self, group_id: str) -> GroupState | Gone | None:
         group = self._folder.reader.group(group_id)
@@ -275,22 +263,12 @@ class SqliteStore:
         # By number as well: a put may have been refused because another task has its id.
         if task_id in self._delivered and self._delivered[task_id][0] == seq:
             self._undeliver(task_id)
-        cached = self._cache.get(task_id)
-        if cached is not None and cached.seq == seq:
-            del self._cache[task_id]
-            self._cached_bytes -= cached.output_bytes + RECORD_BYTES
+        self._at_hand.drop(task_id, seq)
 
     def _undeliver(self, task_id: str) -> None:
         delivered = self._delivered.pop(task_id, None)
         if delivered is not None:
             self._delivered_bytes -= delivered[1]
-
-    def _keep_at_hand(self, task: Task) -> None:
-        self._cache[task.id] = task
-        self._cached_bytes += task.output_bytes + RECORD_BYTES
-        while self._cached_bytes > CACHED_BYTES:
-            _, oldest = self._cache.popitem(last=False)
-            self._cached_bytes -= oldest.output_bytes + RECORD_BYTES
 
 
 def _reopen(seq: int, group: str | None, now: float, connection: sqlite3.Connection) -> bool:

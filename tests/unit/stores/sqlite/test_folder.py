@@ -203,15 +203,15 @@ async def test_runs_are_counted_once_when_the_process_dies_before_the_notes_are_
 async def test_the_arrays_of_a_result_survive_a_cache_that_is_too_small(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ndserve.stores.sqlite.store.CACHED_BYTES", 3 * 1024)
+    monkeypatch.setattr("ndserve.stores.sqlite.at_hand.BYTES", 3 * 1024)
     async with opened("sqlite", tmp_path) as store:
         assert isinstance(store, SqliteStore)
         outputs = [{"y": np.full(100, number, np.int32)} for number in range(9)]
         tasks = [new(number) for number in range(9)]
         await put(store, tasks)
         await finish(store, [end(task, 1.0, outputs=each) for task, each in zip(tasks, outputs, strict=True)])
-        assert len(store._cache) == 2
+        assert len(store._at_hand) == 2
         assert [bits((await found(store, task.id)).outputs) for task in tasks] == [bits(each) for each in outputs]
         await store.sweep(1e6, 10)
-        assert (len(store._cache), store._cached_bytes) == (0, 0)
+        assert (len(store._at_hand), store._at_hand.nbytes) == (0, 0)
     shutil.rmtree(tmp_path)

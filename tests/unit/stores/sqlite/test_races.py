@@ -33,7 +33,7 @@ LARGE = 100_000
 
 @pytest.fixture(autouse=True)
 def nothing_is_cached(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ndserve.stores.sqlite.store.CACHED_BYTES", 0)
+    monkeypatch.setattr("ndserve.stores.sqlite.at_hand.BYTES", 0)
 
 
 def before_reading(store: TaskStore, monkeypatch: pytest.MonkeyPatch, what: Callable[[], Any]) -> None:
