@@ -8,6 +8,7 @@ import hmac
 import json
 import queue
 import sqlite3
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -20,8 +21,8 @@ import pytest
 
 from ndserve import Client
 from ndserve.client import InvalidParameterError, TaskFailedError
-from tests.e2e.durable import durable, kill
-from tests.e2e.running import HANG
+from tests.e2e.durable import command, durable, kill
+from tests.e2e.running import HANG, environment
 
 KEY = bytes(range(100, 132))
 SECRET = "whsec_" + base64.b64encode(KEY).decode()
@@ -238,3 +239,20 @@ def test_the_secret_is_in_no_log(tmp_path: Path, receiver: Receiver) -> None:
     log = "".join(server.lines)
     assert SECRET.removeprefix("whsec_") not in log
     assert str(KEY) not in log
+
+
+def test_the_secret_is_in_no_answer(tmp_path: Path) -> None:
+    with durable(tmp_path, "--webhook-secret", SECRET) as server, Client(server.url) as client:
+        with pytest.raises(InvalidParameterError) as caught:
+            client.submit_task("identity", np.arange(3), webhook="https://127.0.0.1/")
+        assert SECRET.removeprefix("whsec_") not in str(caught.value)
+
+
+@pytest.mark.parametrize("secret", ["hunter2", "whsec_hunter2*"])
+def test_a_secret_of_no_use_ends_the_start_and_is_not_shown(tmp_path: Path, secret: str) -> None:
+    ended = subprocess.run(
+        command(tmp_path), env=environment(NDSERVE_WEBHOOK_SECRET=secret), capture_output=True, text=True, timeout=HANG
+    )
+    assert ended.returncode == 2
+    assert "--webhook-secret" in ended.stderr
+    assert "hunter2" not in ended.stdout + ended.stderr

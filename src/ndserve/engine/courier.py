@@ -47,7 +47,8 @@ class Courier:
         if webhook is None or ended is None or task.state not in webhook.events:
             return None
         # The end of a task that is run again is another event, with an id of its own.
-        name = f"msg_{task.id}_{int(ended * 1000)}"
+        # Its id stands before a dot in what is signed, and a client may have chosen the task's: no dot may move that.
+        name = f"msg_{task.id.replace('.', '~')}_{int(ended * 1000)}"
         told = describe(task, ending=True)
         body = {"type": f"task.{task.state.value}", "timestamp": rfc3339(ended), "data": told}
         return Delivery(name, webhook.url, orjson.dumps(body), 0, ended)

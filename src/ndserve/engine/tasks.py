@@ -13,7 +13,14 @@ from ndserve.engine.ledger import outputs_of
 from ndserve.engine.once import Once
 from ndserve.engine.service import InferenceService
 from ndserve.engine.targets import Target
-from ndserve.errors import ConflictError, GoneError, GroupFailedError, NotFailedError, UnknownTaskError
+from ndserve.errors import (
+    ConflictError,
+    GoneError,
+    GroupFailedError,
+    NotFailedError,
+    ShuttingDownError,
+    UnknownTaskError,
+)
 from ndserve.stores.base import Gone, Group, Holder, Query, fits
 from ndserve.types import DEFAULT_OPTIONS, LIVE, Parameter, Task, TaskOptions, TaskState, Tensors
 
@@ -112,12 +119,16 @@ class Tasks:
         return sorted(live, key=lambda task: -task.seq)[: query.limit]
 
     async def delete(self, task: Task) -> str:
-        """Cancel a task, or remove the result of one that has ended; says which of the three it was."""
+        """Cancel a task, or remove the result of one that has ended; says which of the three it was.
+
+        Raises:
+            ShuttingDownError: the server ends before the store has it.
+        """
         running = task.state is TaskState.RUNNING
         cancelled = self.service.cancel(task) if task.live else False
         running = running or self.service.worker.has_begun(task)
-        if not task.public:
-            await self.service.waiters.add(task.id)
+        if not task.public and not await self.service.waiters.add(task.id):
+            raise _unsure()
         if cancelled:
             return "result_dropped" if running else "never_ran"
         await self._store.remove([task], DELETED, self.service.clock())
@@ -192,8 +203,8 @@ class Tasks:
         queued = all(task.state is TaskState.QUEUED for task in live)
         self._ledger.settle([(task, TaskState.CANCELLED, None, None) for task in live])
         begun = any(self.service.worker.has_begun(task) for task in live)
-        if self._ledger.group_is_live(group.id):
-            await self.service.waiters.add(group.id)
+        if self._ledger.group_is_live(group.id) and not await self.service.waiters.add(group.id):
+            raise _unsure()
         if not live:
             tasks = await self._store.page(Query(group.total, group=group.id))
             await self._store.remove(tasks, DELETED, self.service.clock())
@@ -212,3 +223,7 @@ class Tasks:
 
     def _live(self) -> list[Task]:
         return list(self._ledger.live.values())
+
+
+def _unsure() -> ShuttingDownError:
+    return ShuttingDownError("the server ends before this is stored; ask again when it is back")

@@ -17,6 +17,7 @@ from urllib.parse import SplitResult, urlsplit
 from ndserve.errors import InvalidParameterError, StartupError
 
 MAX_URL = 2048
+_LONGEST_NAME = 253
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -36,6 +37,7 @@ _NOT_PUBLIC_6 = [ipaddress.IPv6Network(network) for network in ("2001::/23", "20
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 _ALLOWED = re.compile(r"(?P<host>\[[0-9a-fA-F:.]+\]|[^\[\]:/@\s]+)(?::(?P<port>[0-9]{1,5}))?")
+_BRACKETS = re.compile(r"\[[^\[\]]*:[^\[\]]*\](:[0-9]*)?")
 _NAME = re.compile(r"(?=.{1,253}$)[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?)*")
 # What ends so is read as an IPv4 address by some part or other of every system: 127.1, 0x7f000001, 2130706433.
 _NUMERIC = re.compile(r"(.*\.)?([0-9]+|0x[0-9a-f]*)")
@@ -142,7 +144,8 @@ def _split(url: str) -> SplitResult:
         raise _refusal("the URL must not hold a user name or password")
     if parts.fragment:
         raise _refusal("the URL must not hold a fragment")
-    if "[" in parts.netloc and ":" not in (parts.hostname or ""):
+    # Python 3.11 passes over what stands around the brackets; who reads the URL elsewhere may not.
+    if "[" in parts.netloc and not _BRACKETS.fullmatch(parts.netloc):
         raise _refusal("only an IPv6 address may stand in brackets")
     if not parts.hostname or port == 0:
         raise _refusal("the URL must name a host, and a port from 1 to 65535 if any")
@@ -159,6 +162,8 @@ def _plain_host(host: str) -> str:
         except ValueError:
             pass
         raise _refusal(f"{host[:100]!r} is not an IPv6 address")
+    if len(host) > _LONGEST_NAME:  # the codec takes longer the longer a name is, on the loop
+        raise _refusal(f"{host[:100]!r}… is longer than a host name can be")
     try:
         name = host.encode("idna").decode()
         # The codec knows the older IDNA, which makes another name of some: faß.de would become fass.de.

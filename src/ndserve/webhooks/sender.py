@@ -25,6 +25,16 @@ TIMEOUT_SECONDS = 10.0
 MAX_ANSWER = 32768
 """The bytes within which an answer's status must come. Interim answers could go on without end, and use up the loop."""
 
+MAX_ADDRESSES = 8
+"""The addresses of a name that are tried. A name can have thousands, each of them somebody else's."""
+
+MAX_LOOKUPS = 128
+"""Names that are looked up at a time. More than are sent at once, because a lookup cannot be ended: one that hangs goes
+on in its thread after the message's time is up."""
+
+MAX_ERROR = 200
+"""The characters of a failure that are told: a receiver can have its answer quoted, and that goes into the log."""
+
 _PIECE = 4096
 """The bytes that are read at a time: what is parsed in one go holds up the loop."""
 
@@ -48,12 +58,20 @@ class Sent(NamedTuple):
         return self.status == 410
 
 
+_lookups = threading.BoundedSemaphore(MAX_LOOKUPS)
+
+
 async def resolve(host: str, port: int) -> list[str]:
     """The addresses that the system knows for a host.
 
     Each call has a thread of its own. Names that clients choose may be slow to resolve, and would hold up those who
     share the loop's own threads (the decoding of large arrays), and the server's end.
+
+    Raises:
+        OSError: the host is not known, or too many lookups hang.
     """
+    if not _lookups.acquire(blocking=False):
+        raise OSError(f"{MAX_LOOKUPS} names are being looked up already")
     loop = asyncio.get_running_loop()
     answer: asyncio.Future[list[str]] = loop.create_future()
 
@@ -72,10 +90,16 @@ async def resolve(host: str, port: int) -> list[str]:
             found = [str(entry[4][0]) for entry in entries]
         except Exception as error:
             found = error
+        finally:
+            _lookups.release()
         with contextlib.suppress(RuntimeError):  # the loop has closed meanwhile
             loop.call_soon_threadsafe(tell, found)
 
-    threading.Thread(target=look_up, name="ndserve-resolve", daemon=True).start()
+    try:
+        threading.Thread(target=look_up, name="ndserve-resolve", daemon=True).start()
+    except BaseException:  # the system gives no more threads
+        _lookups.release()
+        raise
     return await answer
 
 
@@ -141,6 +165,7 @@ class GuardedBackend(httpcore2.AsyncNetworkBackend):
         addresses = await self._resolve(host, port)
         for address in addresses:
             self._guard.check_address(host, port, address)
+        addresses = addresses[:MAX_ADDRESSES]
         failure: Exception = OSError(f"{host} has no address")
         # An address from which nothing comes back must not use up the time of the next.
         share = None if timeout is None else timeout / max(1, len(addresses))
@@ -206,7 +231,7 @@ class Sender:
         except (TimeoutError, httpcore2.TimeoutException):
             return Sent(None, f"no answer within {self._timeout:g} s")
         except (RefusedAddressError, OSError, UnicodeError, httpcore2.NetworkError, httpcore2.ProtocolError) as error:
-            return Sent(None, str(error) or type(error).__name__)
+            return Sent(None, str(error)[:MAX_ERROR] or type(error).__name__)
         except Exception as error:
             # What no one has foreseen is a failed attempt too. Raised, it would leave the message due, to be sent again
             # at once, without end.
