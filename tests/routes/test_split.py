@@ -181,3 +181,10 @@ def test_a_group_is_not_run_again_as_a_whole(server: InProcessServer) -> None:
     hint = problem(server.http.post(f"/tasks/{group}/retry"), 404, "unknown_task")["detail"]
     assert f"/tasks?group={group}&state=failed" in hint
     assert server.http.post(f"/tasks/{group}-1/retry").status_code == 202
+
+
+def test_a_group_whose_result_was_fetched_makes_room(tmp_path: Path) -> None:
+    with serving(processes=PROCESSES, store="sqlite", data_dir=tmp_path, store_bytes=2000) as server:
+        group = split(server, floats(10, 40))
+        assert server.http.get(f"/result/{group}?wait=20").status_code == 200
+        assert server.http.post("/tasks/picky", content=npy(floats(200))).status_code == 202

@@ -175,7 +175,7 @@ class Tasks:
         return GroupStatus(state.group, state_of(state, running), describe_counts(state.counts, running))
 
     async def stacked(self, status: GroupStatus) -> Tensors:
-        """The results of an ended group, stacked along a new axis 0.
+        """The results of an ended group, stacked along a new axis 0. They count as delivered.
 
         Raises:
             GroupFailedError: not all of its tasks have succeeded.
@@ -193,7 +193,9 @@ class Tasks:
         for index in range(group.total):
             if index % STACK_CHUNK == 0:
                 await asyncio.sleep(0)
-            stack.add(outputs_of(await self.service.find(member(group.id, index))))
+            task = await self.service.find(member(group.id, index))
+            stack.add(outputs_of(task))
+            self._store.delivered(task)
         return stack.outputs
 
     async def delete_group(self, status: GroupStatus) -> str:
@@ -216,10 +218,11 @@ class Tasks:
         """How many tasks are before it in the queue; None when it is not queued."""
         if task.state is not TaskState.QUEUED:
             return None
-        now = self.service.clock()
-        if now - self._positions[0] > POSITIONS_SECONDS or task.id not in self._positions[1]:
-            self._positions = now, self.service.worker.batcher.positions()
-        return self._positions[1].get(task.id, 0)  # 0 for one that the lane has at hand
+        now, (since, positions) = self.service.clock(), self._positions
+        if now - since > POSITIONS_SECONDS or (task.id not in positions and task.created > since):
+            positions = self.service.worker.batcher.positions()
+            self._positions = now, positions
+        return positions.get(task.id, 0)  # 0 for one that the lane has at hand
 
     def _live(self) -> list[Task]:
         return list(self._ledger.live.values())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import heapq
 from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Sequence
@@ -105,10 +106,12 @@ class MemoryStore:
         if task.id in self._delivered:
             del self._delivered[task.id]
             self._delivered_bytes -= task.nbytes
-        task.reopen(now)
+        # Another object: a run that is still on the lane, past its deadline, must not end the new one.
+        again = self._tasks[task.id] = copy.copy(task)
+        again.reopen(now)
         if task.group is not None:
             self._set_expiry(task.group, None)
-        return task
+        return again
 
     def _set_expiry(self, group: str, expires: float | None) -> None:
         members = self._groups[group]
@@ -118,12 +121,13 @@ class MemoryStore:
 
     def remove(self, tasks: Sequence[Task], gone: Gone, now: float) -> Awaitable[object]:
         for task in tasks:
-            if task.id in self._tasks and not task.live:
-                self._remove(task, gone, now)
+            held = self._tasks.get(task.id)  # which may be another object by now: it is to run again
+            if held is not None and not held.live:
+                self._remove(held, gone, now)
         return DONE
 
     def delivered(self, task: Task) -> None:
-        if not task.live and task.id in self._tasks and task.id not in self._delivered:
+        if not task.live and self._tasks.get(task.id) is task and task.id not in self._delivered:
             self._delivered[task.id] = None
             self._delivered_bytes += task.nbytes
 
