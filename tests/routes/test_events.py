@@ -169,3 +169,17 @@ def test_another_run_tells_where_its_result_will_be_behind_a_proxy_too(root: str
             assert headers[b"location"].decode() == f"{root}/result/{task_id}"
 
     run(test())
+
+
+def test_an_end_that_comes_while_the_news_is_told_is_told_as_well() -> None:
+    async def test() -> None:
+        async with running() as (app, service, gate):
+            task = await service.find(await held_task(app, gate))
+            stream = _follow(Tasks(service), task, 0)
+            told = [await anext(stream)]
+            gate.open()
+            await service.waiters.add(task.id)
+            told += [event async for event in stream]
+            assert names(b"".join(told)) == ["state", "state", "end"]
+
+    run(test())

@@ -104,12 +104,15 @@ async def _follow(tasks: Tasks, task: Task, last: int) -> AsyncIterator[bytes]:
     with tasks.service.ledger.watchers.watch(task.id) as changed:
         while True:
             changed.clear()
+            # Looked at before the news is told, which takes a while: an end that comes meanwhile is news, too.
+            # A task that is neither public nor live could not be stored, and is gone.
+            over = task.public or tasks.service.waiters.closed or tasks.service.ledger.live.get(task.id) is not task
             for mark, name, data in _news(task):
                 if mark > last:
                     last = mark
                     yield _event(mark, name, data)
-            if task.public or tasks.service.waiters.closed or tasks.service.ledger.live.get(task.id) is not task:
-                return  # the last of these: it could not be stored, and is gone
+            if over:
+                return
             place = tasks.position(task)
             if place is not None and place != position:
                 position, last = place, last + 1
