@@ -91,6 +91,10 @@ def create_app(settings: Settings, on_dead: Callable[[str], None] | None = None)
     """
     device, why = open_checked(settings.device)
     logger.info("device: %s (%s)", device.name, why)
+    if settings.store == "memory":
+        logger.info("tasks: kept in memory, and lost when the process ends (--store memory)")
+    else:
+        logger.info("tasks: kept in %s (--durability %s)", settings.data_dir, settings.durability)
     targets = _targets(settings)
     routers = load_routers(settings.routes) if settings.routes else []
     clock = _clock()

@@ -112,7 +112,7 @@ def serving(*options: str) -> Iterator[RunningServer]:
     It keeps its tasks in memory, unless the options name a data directory.
     """
     folders = ["--models", str(MODELS), "--processes", str(PROCESSES)]
-    if "--data-dir" not in options:
+    if "--data-dir" not in options and "--store" not in options:
         folders += ["--store", "memory"]
     with started([COMMAND, "serve", "--port", "0", "--device", "cpu", *folders, *options]) as server:
         yield server

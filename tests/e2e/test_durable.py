@@ -17,7 +17,7 @@ from ndserve import Client
 from ndserve.client import GoneError, ServerError, StoreFullError, TaskFailedError
 from tests.e2e.client import Pipe, connections, npy, run
 from tests.e2e.durable import command, durable, kill
-from tests.e2e.running import RunningServer, finished
+from tests.e2e.running import RunningServer, finished, serving
 
 LARGE = np.ones(100_000, np.float32)
 """400 KB: a file of its own."""
@@ -44,6 +44,16 @@ def test_a_result_outlives_the_server_that_made_it(tmp_path: Path) -> None:
         ]
         np.testing.assert_array_equal(client.get_result(small), np.arange(3))
         np.testing.assert_array_equal(client.get_result(large), LARGE)
+
+
+def test_a_server_says_where_it_keeps_its_tasks(tmp_path: Path) -> None:
+    with durable(tmp_path) as server:
+        assert f"tasks: kept in {tmp_path} (--durability normal)" in "".join(server.lines)
+
+
+def test_a_server_that_keeps_its_tasks_in_memory_says_that_they_are_lost() -> None:
+    with serving("--store", "memory") as server:
+        assert "lost when the process ends" in "".join(server.lines)
 
 
 def test_tasks_that_a_drain_does_not_finish_run_at_the_next_start(tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ def test_the_timer_ends_what_is_overdue_and_only_that() -> None:
         deadlines.add(late)
         clock.now = 1005.0
         deadlines.add(early)  # its time is over already, so the timer is due now
-        await asyncio.sleep(0.001)
+        await tick()
         assert [outcome[0] for outcome in due] == [early]
         assert len(deadlines) == 1
         deadlines.close()
@@ -116,7 +116,7 @@ def test_a_task_that_has_started_is_watched_for_its_other_deadline() -> None:
         assert len(deadlines) == 1
         clock.now = 1021.0
         deadlines.add(timed(1000.0, name="other"))  # has the timer look at the clock again
-        await asyncio.sleep(0.001)
+        await tick()
         assert [(outcome[0], outcome[1]) for outcome in due] == [(task, TaskState.FAILED)]
         deadlines.close()
 
@@ -145,7 +145,7 @@ def test_a_closed_timer_ends_nothing() -> None:
         deadlines = Deadlines(clock, due.append)
         deadlines.add(timed(5.0))
         deadlines.close()
-        await asyncio.sleep(0.001)
+        await tick()
         assert due == []
 
     run(main())
