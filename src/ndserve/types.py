@@ -317,7 +317,7 @@ class ModelInfo:
 def _total_bytes(tensors: Tensors) -> int:
     total = 0
     for array in tensors.values():
-        total += array.nbytes
+        total += sum([4 + len(text) for text in array.flat]) if array.dtype.hasobject else array.nbytes
     return total
 
 
