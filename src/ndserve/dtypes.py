@@ -37,7 +37,7 @@ TEXT = np.dtype(object)
 
 TEXT_NAME = "bytes"
 
-_CARRIERS = {1: np.dtype(np.uint8), 2: np.dtype(np.uint16)}
+_CARRIERS: dict[int, np.dtype[Any]] = {1: np.dtype(np.uint8), 2: np.dtype(np.uint16)}
 
 
 def name_of(dtype: np.dtype[Any]) -> str:
