@@ -87,11 +87,25 @@ class BodyTooLargeError(NdserveError):
     status = 413
 
 
+class UnsupportedError(NdserveError):
+    """What is asked for is part of a protocol of which this server does not do that part."""
+
+    code = "unsupported"
+    status = 501
+
+
 class UnknownTargetError(NdserveError):
     """No model or process has this name or version."""
 
     code = "unknown_target"
     status = 404
+
+
+class UnavailableError(NdserveError):
+    """The model or process is there, and is not served now: it was unloaded."""
+
+    code = "unavailable"
+    status = 503
 
 
 class UnknownTaskError(NdserveError):

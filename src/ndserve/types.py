@@ -26,6 +26,9 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 Parameter: TypeAlias = str | int | float | bool
 
+ModelKey: TypeAlias = tuple[str, str, int]
+"""A model's name, version and revision."""
+
 
 class TaskState(StrEnum):
     """QUEUED -> RUNNING -> one of the four ends. The values are the wire's words."""
@@ -61,17 +64,23 @@ class TensorSpec:
 
 @dataclass(frozen=True, slots=True)
 class BatchKey:
-    """Tasks with equal keys may be stacked: one target and version, equal parameters, dtypes and trailing shapes."""
+    """Tasks with equal keys may be stacked: one target and version, equal parameters, dtypes and trailing shapes.
+
+    `revision` tells apart what the server has had under one name and version, one after the other.
+    """
 
     target: str
     version: str
     parameters: tuple[tuple[str, Parameter], ...]
     signature: tuple[tuple[str, np.dtype[Any], tuple[int, ...]], ...]
+    revision: int = 0
     _hash: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         # Every task looks its queue up by key, and hashing the nested tuples takes longer than the rest of it.
-        object.__setattr__(self, "_hash", hash((self.target, self.version, self.parameters, self.signature)))
+        object.__setattr__(
+            self, "_hash", hash((self.target, self.version, self.revision, self.parameters, self.signature))
+        )
 
     def __hash__(self) -> int:
         return self._hash
@@ -301,7 +310,8 @@ class ModelOptions:
 class ModelInfo:
     """One version of a model as it lies on disk. `nbytes` counts the file and its external data.
 
-    `problem` says why it cannot be served; it is empty for a model that looks right.
+    `problem` says why it cannot be served; it is empty for a model that looks right. `stamp` tells whether its files
+    have changed, and `revision` which of several that the server has had under this name and version it is.
     """
 
     name: str
@@ -312,6 +322,12 @@ class ModelInfo:
     outputs: tuple[TensorSpec, ...]
     options: ModelOptions = ModelOptions()
     problem: str = ""
+    stamp: tuple[int, ...] = field(default=(), compare=False)
+    revision: int = 0
+
+    @property
+    def key(self) -> ModelKey:
+        return self.name, self.version, self.revision
 
 
 def _total_bytes(tensors: Tensors) -> int:

@@ -40,10 +40,11 @@ _MAX_ITEMS = sys.maxsize // max(dtype.itemsize for dtype in DTYPES.values())
 
 
 class Payload(NamedTuple):
-    """A body ready to be sent: its Content-Type and its bytes in order, without a copy of large arrays."""
+    """A body ready to be sent: its Content-Type, its bytes in order without a copy of large arrays, further headers."""
 
     content_type: bytes
     chunks: tuple[bytes | memoryview, ...]
+    headers: tuple[tuple[bytes, bytes], ...] = ()
 
 
 class Codec(Protocol):

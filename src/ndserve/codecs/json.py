@@ -52,15 +52,7 @@ class JsonCodec:
     cheap = False
 
     def decode(self, body: Buffer, specs: Sequence[TensorSpec], limit: int) -> Tensors:
-        if len(body) > MAX_JSON_BYTES:
-            raise BodyTooLargeError(
-                f"the JSON body has {len(body)} bytes; at most {MAX_JSON_BYTES} are read. Send .npy instead",
-                limit=MAX_JSON_BYTES,
-            )
-        try:
-            document = orjson.loads(body)
-        except orjson.JSONDecodeError as error:
-            raise MalformedBodyError(f"the body is not JSON: {error}") from None
+        document = parse(body)
         budget = Budget(limit)
         for key in ("inputs", "outputs"):
             if isinstance(document, dict) and key in document:
@@ -109,7 +101,7 @@ def _read_several(
 def _read(value: Any, dtype: np.dtype[Any] | None, budget: Budget) -> HostArray:
     """One array in either form; `dtype` is what it takes where it says none itself."""
     if not isinstance(value, dict):
-        return _to_array(value, dtype, budget)
+        return to_array(value, dtype, budget)
     if "array" not in value or value.keys() - {"array", "dtype", "shape"}:
         raise MalformedBodyError(
             'expected nested lists, {"array": …, "dtype": …} or {"inputs": {…}},'
@@ -117,7 +109,7 @@ def _read(value: Any, dtype: np.dtype[Any] | None, budget: Budget) -> HostArray:
         )
     if value.get("dtype") is not None:
         dtype = checked_dtype(value["dtype"])
-    array = _to_array(value["array"], dtype, budget)
+    array = to_array(value["array"], dtype, budget)
     return _reshape(array, value["shape"]) if "shape" in value else array
 
 
@@ -130,7 +122,14 @@ def _reshape(array: HostArray, shape: Any) -> HostArray:
     return array.reshape(checked_shape(shape))
 
 
-def _to_array(value: Any, dtype: np.dtype[Any] | None, budget: Budget) -> HostArray:
+def to_array(value: Any, dtype: np.dtype[Any] | None, budget: Budget) -> HostArray:
+    """Nested lists as an array of `dtype`, or of NumPy's own choice without one.
+
+    Raises:
+        MalformedBodyError: they are ragged, too deep, or hold something else.
+        InvalidInputError: a value cannot be held exactly, or is out of range.
+        BodyTooLargeError: the budget does not hold it.
+    """
     # Python's own objects first: left to itself NumPy reads texts as numbers, makes room for the longest text
     # in every place, and rounds a large integer that has a small one beside it.
     objects = np.array(value, dtype=object)
@@ -160,3 +159,21 @@ def _natural_dtype(objects: HostArray, rank: int) -> np.dtype[Any]:
     if rank == _BOOL:
         return np.dtype(np.bool)
     return np.dtype(np.int64 if max(objects.flat) < 2**63 else np.uint64)
+
+
+def parse(body: Buffer) -> Any:
+    """The JSON document of a body.
+
+    Raises:
+        BodyTooLargeError: it is longer than `MAX_JSON_BYTES`.
+        MalformedBodyError: it is no JSON.
+    """
+    if len(body) > MAX_JSON_BYTES:
+        raise BodyTooLargeError(
+            f"the JSON body has {len(body)} bytes; at most {MAX_JSON_BYTES} are read. Send binary data instead",
+            limit=MAX_JSON_BYTES,
+        )
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise MalformedBodyError(f"the body is not JSON: {error}") from None

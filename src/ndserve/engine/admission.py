@@ -52,7 +52,7 @@ def admit(target: Target, inputs: Tensors, parameters: Mapping[str, Parameter], 
         target.plans[form] = plan
     key = plan.key
     if parameters:
-        key = BatchKey(key.target, key.version, _parameters(target, parameters), key.signature)
+        key = BatchKey(key.target, key.version, _parameters(target, parameters), key.signature, key.revision)
     if plan.single:
         fitted = {name: inputs[given][np.newaxis] for name, given in plan.names}
     else:
@@ -79,7 +79,7 @@ def _plan(target: Target, form: Form) -> Plan:
         _check_shape(target, spec, shapes[spec.name], shape)
     rows = _rows(target, shapes)
     signature = tuple((spec.name, dtype, shapes[spec.name][1:]) for spec, dtype, _ in kinds)
-    key = BatchKey(target.name, target.version, tuple(target.parameters.items()), signature)
+    key = BatchKey(target.name, target.version, tuple(target.parameters.items()), signature, target.revision)
     return Plan(key, tuple(names.items()), rows, single)
 
 

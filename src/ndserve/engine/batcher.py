@@ -310,4 +310,4 @@ def _rank(priority: int, entry: _Entry) -> _Rank:
 
 
 def _target(key: BatchKey) -> TargetKey:
-    return key.target, key.version
+    return key.target, key.version, key.revision

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from time import monotonic_ns
 from typing import Any, NamedTuple
 
 from ndserve.devices.base import Device
+from ndserve.engine.statistics import Spans
 from ndserve.engine.targets import Target
 from ndserve.model_cache import batch_safety
 from ndserve.model_cache.session import Session
@@ -14,9 +16,10 @@ from ndserve.types import Array, Batch, Batching, HostArray, Tensors
 
 
 class Executed(NamedTuple):
-    """One mapping of outputs a task, and what the batch has shown of the target's batch safety, if anything."""
+    """One mapping of outputs a task, what the batch took, and what it has shown of the target's batch safety, if so."""
 
     results: list[Tensors]
+    spans: Spans
     batching: Batching | None
 
 
@@ -32,19 +35,23 @@ def execute(
         TypeError: an output holds Python objects.
         ValueError: the outputs do not have one row for each row that went in.
     """
+    begun = monotonic_ns()
     call = _call(device, target, sessions, batch)
     inputs = {name: device.to_device(arrays) for name, arrays in parts.items()}
+    given = monotonic_ns()
     outputs = call(inputs)
     device.synchronize()
+    inferred = monotonic_ns()
     on_host = {name: device.to_host(array) for name, array in outputs.items()}
     for name, array in on_host.items():
         if array.dtype.hasobject:
             raise TypeError(f"output {name!r} is an array of Python objects, which can be neither stored nor sent")
     results = batch.split(on_host)
+    spans = Spans(given - begun, inferred - given, monotonic_ns() - inferred)
     if target.batching.mode != "untested":
-        return Executed(results, None)
+        return Executed(results, spans, None)
     run = host_run(device, call)
-    return Executed(results, batch_safety.with_request(run, {name: arrays[0] for name, arrays in parts.items()}))
+    return Executed(results, spans, batch_safety.with_request(run, {name: arrays[0] for name, arrays in parts.items()}))
 
 
 def host_run(device: Device, call: Callable[[Mapping[str, Array]], Mapping[str, Array]]) -> batch_safety.Run:

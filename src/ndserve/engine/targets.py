@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
-from ndserve.errors import ModelLoadError, StartupError, UnknownTargetError
+from ndserve.engine.statistics import Statistics
+from ndserve.errors import ModelLoadError, StartupError, UnavailableError, UnknownTargetError
 from ndserve.model_cache import batch_safety
 from ndserve.processes.base import Process
 from ndserve.types import Batching, BatchKey, ModelInfo, Parameter, TensorSpec, join_names
 
-TargetKey: TypeAlias = tuple[str, str]
-"""A target's name and version; a process's version is empty."""
+TargetKey: TypeAlias = tuple[str, str, int]
+"""A target's name, version and revision; a process's version is empty."""
 
 
 Form: TypeAlias = tuple[tuple[str, np.dtype[Any], tuple[int, ...]], ...]
@@ -36,7 +37,7 @@ class Target:
     """One version of a model, or a process.
 
     `stacks` says that axis 0 of every input and output is the batch axis; `batching` whether tasks may share it.
-    `plans` is the memory of `admission.admit`.
+    `plans` is the memory of `admission.admit`. `revision` tells apart what has had this name and version.
     """
 
     name: str
@@ -53,11 +54,13 @@ class Target:
     process: Process | None = None
     probes_left: int = 0
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
+    revision: int = 0
     plans: dict[Form, Plan] = field(default_factory=dict)
+    statistics: Statistics = field(default_factory=Statistics)
 
     @property
     def key(self) -> TargetKey:
-        return self.name, self.version
+        return self.name, self.version, self.revision
 
     @property
     def limit(self) -> int:
@@ -93,6 +96,7 @@ def model_target(info: ModelInfo, defaults: BatchDefaults) -> Target:
         max_wait=wait,
         source=str(info.path),
         probes_left=PROBES,
+        revision=info.revision,
     )
 
 
@@ -122,8 +126,22 @@ def process_target(process: Process, models: Mapping[str, ModelInfo], defaults: 
     )
 
 
+class Withdrawn(NamedTuple):
+    """What can no longer be found under a name, and why."""
+
+    targets: Sequence[Target]
+    reason: str
+
+
+UNLOADED = "unloaded"
+
+
 class Targets:
-    """All targets by name and version. The newest version of a model answers where none is asked for."""
+    """All targets by name and version. The newest version of a model answers where none is asked for.
+
+    What is replaced or withdrawn is no longer found, but goes on for the tasks that have been admitted to it, until
+    it is forgotten.
+    """
 
     def __init__(self, models: Sequence[ModelInfo], processes: Iterable[Process], defaults: BatchDefaults) -> None:
         """Models in the order that `repository.scan` gives: by name, then by version.
@@ -131,29 +149,35 @@ class Targets:
         Raises:
             StartupError: two targets share a name, or a process calls a model that is not there.
         """
-        self._by_key: dict[TargetKey, Target] = {}
-        self._newest: dict[str, Target] = {}
-        usable = [info for info in models if not info.problem]
         self.broken = {(info.name, info.version): info for info in models if info.problem}
-        for info in usable:
-            self._newest[info.name] = self._by_key[info.name, info.version] = model_target(info, defaults)
-        newest_models = {info.name: info for info in usable}
+        self.withdrawn: dict[str, Withdrawn] = {}
+        self.processes: dict[str, Process] = {}
+        self._defaults = defaults
+        self._all: dict[TargetKey, Target] = {}
+        self._found: dict[str, dict[str, Target]] = {}
+        self._revision = 0
+        for info in models:
+            if not info.problem:
+                self._enter(model_target(info, defaults))
+        newest = {name: versions[-1].models[0] for name in self._found if (versions := self.versions(name))}
         for process in processes:
-            target = process_target(process, newest_models, defaults)
-            other = self._newest.get(process.name)
-            if other is not None:
+            target = process_target(process, newest, defaults)
+            if process.name in self._found:
+                other = self.find(process.name)
                 raise StartupError(
                     f"the name {process.name!r} is taken twice: by the {other.kind} in {other.source}"
                     f" and by the process in {target.source}; rename one"
                 )
-            self._newest[process.name] = self._by_key[target.key] = target
+            self.processes[process.name] = process
+            self._enter(target)
 
     def __iter__(self) -> Iterator[Target]:
-        return iter(self._by_key.values())
+        """Every target that can be found."""
+        return (target for versions in self._found.values() for target in versions.values())
 
     def of(self, key: BatchKey) -> Target:
         """The target of an admitted task."""
-        return self._by_key[key.target, key.version]
+        return self._all[key.target, key.version, key.revision]
 
     def find(self, name: str, version: str | None = None) -> Target:
         """The target that a caller named.
@@ -161,16 +185,97 @@ class Targets:
         Raises:
             UnknownTargetError: there is none; suggests names that look alike.
             ModelLoadError: the file of that name is no usable model; says why.
+            UnavailableError: it was unloaded.
         """
-        target = self._newest.get(name) if version is None else self._by_key.get((name, version))
-        if target is not None:
-            return target
+        versions = self._found.get(name)
+        if versions is not None:
+            # The newest stands last.
+            target = next(reversed(versions.values())) if version is None else versions.get(version)
+            if target is not None:
+                return target
+        if name in self.withdrawn:
+            raise UnavailableError(f"{name!r} cannot be asked now: {self.withdrawn[name].reason}")
         for (broken, number), info in self.broken.items():
             if broken == name and version in (None, number):
                 raise ModelLoadError(f"model {name!r} version {number} cannot be served: {info.problem}")
-        if name in self._newest:
-            versions = [number or "none" for known, number in self._by_key if known == name]
-            raise UnknownTargetError(f"{name!r} has no version {version!r}; it has {join_names(versions)}")
-        alike = difflib.get_close_matches(name, self._newest, n=3)
+        if versions is not None:
+            has = join_names(number or "none" for number in versions)
+            raise UnknownTargetError(f"{name!r} has no version {version!r}; it has {has}")
+        alike = difflib.get_close_matches(name, self._found, n=3)
         hint = f"did you mean {' or '.join(alike)}?" if alike else "GET /models lists what there is"
         raise UnknownTargetError(f"no model or process is called {name!r}; {hint}")
+
+    def versions(self, name: str) -> list[Target]:
+        """What can be found under a name, the newest version last."""
+        return list(self._found.get(name, {}).values())
+
+    def prepare(self, infos: Iterable[ModelInfo]) -> list[Target]:
+        """Targets for versions of a model that may take over. Nobody finds them yet."""
+        self._revision += 1
+        usable = [replace(info, revision=self._revision) for info in infos if not info.problem]
+        return [model_target(info, self._defaults) for info in usable]
+
+    def replace(self, name: str, targets: Sequence[Target], broken: Iterable[ModelInfo] = ()) -> list[Target]:
+        """Have these versions of a model, the newest one last, answer to the name.
+
+        The processes that call the model call its newest version from now on. Gives the targets whose place was
+        taken, which are to be forgotten once the tasks that were admitted to them have ended.
+        """
+        retired = self._take_out(name)
+        self.broken = {key: info for key, info in self.broken.items() if key[0] != name}
+        self.broken |= {(info.name, info.version): info for info in broken}
+        for target in targets:
+            self._enter(target)
+        return retired + self._adapt_processes()
+
+    def withdraw(self, name: str) -> list[Target]:
+        """Have nothing answer to the name any more, nor to the processes that call it; gives what is retired."""
+        retired = self._take_out(name)
+        self.withdrawn[name] = Withdrawn(retired, UNLOADED)
+        return retired + self._adapt_processes()
+
+    def restore(self, name: str) -> None:
+        """Have a withdrawn process answer again.
+
+        Raises:
+            UnavailableError: it calls a model that is unloaded.
+        """
+        withdrawn = self.withdrawn.pop(name)
+        self._adapt_processes()
+        if name in self.withdrawn:
+            reason = self.withdrawn[name].reason
+            self.withdrawn[name] = withdrawn
+            raise UnavailableError(f"{name!r} cannot be loaded: {reason}")
+
+    def forget(self, target: Target) -> None:
+        """Drop a retired target: no task belongs to it any more."""
+        self._all.pop(target.key, None)
+
+    def _enter(self, target: Target) -> None:
+        self._all[target.key] = target
+        self._found.setdefault(target.name, {})[target.version] = target
+
+    def _take_out(self, name: str) -> list[Target]:
+        self.withdrawn.pop(name, None)
+        return list(self._found.pop(name, {}).values())
+
+    def _adapt_processes(self) -> list[Target]:
+        """Fit the processes to the models that can be found now; gives what is retired."""
+        retired: list[Target] = []
+        for name, process in self.processes.items():
+            if name in self.withdrawn and self.withdrawn[name].reason == UNLOADED:
+                continue
+            missing = [model for model in process.models if model not in self._found]
+            models = {model: self.versions(model)[-1].models[0] for model in process.models if model not in missing}
+            present = self._found.get(name, {}).get("")
+            if missing:
+                old = self._take_out(name) or self.withdrawn[name].targets
+                self.withdrawn[name] = Withdrawn(old, f"it calls {join_names(missing)}, which is unloaded")
+                retired += [present] if present is not None else []
+            elif present is None or present.models != tuple(models.values()):
+                retired += self._take_out(name)
+                self._revision += 1
+                target = process_target(process, models, self._defaults)
+                target.revision = self._revision
+                self._enter(target)
+        return retired

@@ -15,6 +15,7 @@ from ndserve.engine.execution import Executed, execute, host_run
 from ndserve.engine.handover import Handover
 from ndserve.engine.lane import Lane, describe_error
 from ndserve.engine.reporting import Reporter
+from ndserve.engine.statistics import Spans
 from ndserve.engine.targets import Target, TargetKey, Targets
 from ndserve.errors import ExecutionError, NdserveError
 from ndserve.model_cache import batch_safety
@@ -211,7 +212,7 @@ class Worker:
             return None
         tasks = handover.batch.tasks
         if not tasks:
-            return Executed([], None)
+            return Executed([], Spans(0, 0, 0), None)
         self._report.note(tasks, now)
         loop.call_soon_threadsafe(self._begin, target, tasks, now)
         return self._run(target, handover.batch, parts, sessions)
@@ -251,6 +252,7 @@ class Worker:
             self._before = self._next = None
         self._turned.set()
         outcomes: list[Outcome] = []
+        executed: Executed | None = None
         error = running.exception()
         if error is None:
             executed = running.result()
@@ -272,6 +274,8 @@ class Worker:
         else:
             outcomes = [(batch.tasks[0], TaskState.FAILED, None, _failure(target, error))]
         self._pump()  # the device first; the callers are served while it works
+        if executed is not None and batch.tasks:
+            target.statistics.ran(batch.tasks, batch.rows, executed.spans, self._clock())
         if outcomes:
             self._report.settle(outcomes)
 
@@ -324,7 +328,7 @@ class Worker:
         if batching.mode == "untested" and target.probes_left <= 0:
             batching = Batching("off", f"no request could show that batching is safe: {batching.reason}")
         target.batching = batching
-        logger.info("model %s/%s: batching is %s: %s", *target.key, batching.mode, batching.reason)
+        logger.info("model %s/%s: batching is %s: %s", *target.key[:2], batching.mode, batching.reason)
 
 
 def _failure(target: Target, error: BaseException) -> Failure:

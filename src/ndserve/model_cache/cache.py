@@ -21,12 +21,9 @@ from typing import NamedTuple, TypeAlias
 
 from ndserve.errors import ModelLoadError, ModelTooLargeError, ShuttingDownError
 from ndserve.model_cache.session import Session
-from ndserve.types import ModelInfo
+from ndserve.types import ModelInfo, ModelKey
 
 logger = logging.getLogger(__name__)
-
-ModelKey: TypeAlias = tuple[str, str]
-"""A model's name and version."""
 
 Wanted: TypeAlias = dict[ModelKey, ModelInfo]
 """What one caller of `loaded` asks for."""
@@ -41,6 +38,7 @@ class Resident:
     leases: int = 0
     last_used: float = 0.0
     load_seconds: float = 0.0
+    unwanted: bool = False
     load: asyncio.Task[str] = field(init=False)
     """Ends with the reason where the load fails, else with an empty string."""
 
@@ -101,19 +99,19 @@ class ModelCache:
 
     def resident(self, info: ModelInfo) -> Resident | None:
         """The model's entry; None where it is not loaded, or not yet."""
-        resident = self._models.get(_key(info))
+        resident = self._models.get(info.key)
         return resident if resident is not None and resident.session is not None else None
 
     def loading(self, info: ModelInfo) -> bool:
         """Whether a load is under way, or waits for room."""
-        key = _key(info)
+        key = info.key
         if key in self._models:
             return self._models[key].session is None
         return any(key in wanted for wanted in self._line)
 
     def problem(self, info: ModelInfo) -> str:
         """Why the last load failed; empty where it did not."""
-        return self._problems.get(_key(info), "")
+        return self._problems.get(info.key, "")
 
     @contextmanager
     def lease(self, infos: Iterable[ModelInfo]) -> Iterator[dict[str, Session]]:
@@ -124,9 +122,9 @@ class ModelCache:
         """
         residents, sessions = [], {}
         for info in infos:
-            resident = self._models[_key(info)]
+            resident = self._models[info.key]
             if resident.session is None:
-                raise KeyError(_key(info))
+                raise KeyError(info.key)
             residents.append(resident)
             sessions[info.name] = resident.session
         _hold(residents)
@@ -146,7 +144,7 @@ class ModelCache:
             ModelTooLargeError: there can never be room for all of them beside the pinned models.
             ShuttingDownError: the cache was closed.
         """
-        residents = await self._enter({_key(info): info for info in infos})
+        residents = await self._enter({info.key: info for info in infos})
         try:
             for resident in residents:
                 # Not the load itself is awaited: a caller that gives up must not take it from the others.
@@ -197,16 +195,33 @@ class ModelCache:
         self.evictions += len(plan)
         evicted = [self._models.pop(key) for key in plan]
         for info in missing:
-            resident = self._models[_key(info)] = Resident(info)
+            resident = self._models[info.key] = Resident(info)
             resident.load = asyncio.create_task(self._load(resident, evicted))
         residents = [self._models[key] for key in wanted]
         _hold(residents)
         return residents
 
+    def drop(self, info: ModelInfo) -> None:
+        """Let go of a model that nobody will ask for again, pinned or not, as soon as its last lease ends."""
+        self._problems.pop(info.key, None)
+        resident = self._models.get(info.key)
+        if resident is not None:
+            resident.unwanted = True
+            if not resident.leases:
+                self._forget(resident)
+                self._room.set()
+
+    def _forget(self, resident: Resident) -> None:
+        if self._models.get(resident.info.key) is resident and resident.session is not None:
+            del self._models[resident.info.key]
+            self._loader.submit(_close, resident)  # a device may take its time to give memory back
+
     def _release(self, residents: Iterable[Resident]) -> None:
         for resident in residents:
             resident.leases -= 1
             resident.last_used = self._clock()
+            if resident.unwanted and not resident.leases:
+                self._forget(resident)
         self._room.set()
 
     def _check_open(self) -> None:
@@ -223,7 +238,7 @@ class ModelCache:
         )
         if pinned + needed <= self.budget:
             return
-        names = ", ".join(f"{name}/{version}" for name, version in wanted)
+        names = ", ".join(f"{name}/{version}" for name, version, _ in wanted)
         message = (
             f"{names} needs {needed} bytes; the model cache has {self.budget} (--model-memory),"
             f" of which pinned models take {pinned}"
@@ -234,7 +249,7 @@ class ModelCache:
 
     async def _load(self, resident: Resident, evicted: list[Resident]) -> str:
         """Make the session, or say why that fails: by what it gives, because nobody may be left to catch an error."""
-        key = _key(resident.info)
+        key = resident.info.key
         try:
             opening = asyncio.get_running_loop().run_in_executor(self._loader, self._open, resident.info, evicted)
             resident.session, resident.load_seconds = await opening
@@ -248,7 +263,7 @@ class ModelCache:
         resident.last_used = self._clock()
         self._problems.pop(key, None)
         self.loads += 1
-        logger.info("loaded model %s/%s in %.2f s", *key, resident.load_seconds)
+        logger.info("loaded model %s/%s in %.2f s", *key[:2], resident.load_seconds)
         return ""
 
     def _open(self, info: ModelInfo, evicted: list[Resident]) -> tuple[Session, float]:
@@ -260,10 +275,10 @@ class ModelCache:
         return self._open_session(info), self._clock() - started
 
 
+def _close(resident: Resident) -> None:
+    resident.session = None
+
+
 def _hold(residents: Iterable[Resident]) -> None:
     for resident in residents:
         resident.leases += 1
-
-
-def _key(info: ModelInfo) -> ModelKey:
-    return info.name, info.version

@@ -211,11 +211,11 @@ def test_a_held_target_is_passed_over_until_it_is_released() -> None:
     queue = batcher(Limits(8))
     fill(queue, A, "a")
     fill(queue, B, "b")
-    queue.hold(("a", "1"))
+    queue.hold(("a", "1", 0))
     assert names(queue.next_batch(0.0)) == "b"
     assert queue.next_batch(0.0) is None
     fill(queue, A, "c")
-    queue.release(("a", "1"))
+    queue.release(("a", "1", 0))
     assert names(queue.next_batch(0.0)) == "ac"
 
 
@@ -224,7 +224,7 @@ def test_a_hold_covers_every_key_of_the_target_and_no_other_version() -> None:
     fill(queue, A, "a")
     fill(queue, batch_key("a", k=1), "b")
     fill(queue, batch_key("a", "2"), "c")
-    queue.hold(("a", "1"))
+    queue.hold(("a", "1", 0))
     assert names(queue.next_batch(0.0)) == "c"
     assert queue.next_batch(0.0) is None
 
@@ -236,19 +236,19 @@ def test_a_batch_that_was_put_back_is_held_with_its_target() -> None:
     batch = queue.next_batch(0.0)
     assert batch is not None
     queue.put_back(batch)
-    queue.hold(("a", "1"))
+    queue.hold(("a", "1", 0))
     assert names(queue.next_batch(0.0)) == "b"
-    queue.release(("a", "1"))
+    queue.release(("a", "1", 0))
     assert queue.next_batch(0.0) is batch
 
 
 def test_released_tasks_have_kept_their_place_in_line() -> None:
     queue = batcher(Limits(8))
     fill(queue, A, "a")
-    queue.hold(("a", "1"))
+    queue.hold(("a", "1", 0))
     assert queue.next_batch(0.0) is None
     fill(queue, B, "b")
-    queue.release(("a", "1"))
+    queue.release(("a", "1", 0))
     assert [names(queue.next_batch(0.0)), names(queue.next_batch(0.0))] == ["a", "b"]
 
 
@@ -259,7 +259,7 @@ def test_drop_gives_every_task_of_the_target_and_leaves_the_others() -> None:
     returned = queue.next_batch(0.0)
     assert returned is not None
     queue.put_back(returned)
-    assert "".join(task.id for task in queue.drop(("a", "1"))) == "abcd"
+    assert "".join(task.id for task in queue.drop(("a", "1", 0))) == "abcd"
     assert len(queue) == 1
     assert names(queue.next_batch(0.0)) == "1"
     assert queue.next_batch(0.0) is None
@@ -269,15 +269,15 @@ def test_drop_does_not_give_discarded_tasks() -> None:
     queue = batcher(Limits(8))
     _, second, _ = fill(queue, A, *"abc")
     queue.discard(second)
-    assert [task.id for task in queue.drop(("a", "1"))] == ["a", "c"]
+    assert [task.id for task in queue.drop(("a", "1", 0))] == ["a", "c"]
 
 
 def test_drop_ends_a_hold() -> None:
     queue = batcher(Limits(8))
     fill(queue, A, "a")
-    queue.hold(("a", "1"))
+    queue.hold(("a", "1", 0))
     queue.peek(0.0)
-    queue.drop(("a", "1"))
+    queue.drop(("a", "1", 0))
     fill(queue, A, "b")
     assert names(queue.next_batch(0.0)) == "b"
 
@@ -294,12 +294,12 @@ def test_a_limit_that_has_grown_counts_for_the_tasks_that_wait_already() -> None
 def test_a_target_has_tasks_until_the_last_one_is_taken_or_discarded() -> None:
     queue = batcher(Limits(1))
     fill(queue, A, "a", "b")
-    target = (A.target, A.version)
+    target = (A.target, A.version, A.revision)
     assert queue.has(target)
     taken = queue.next_batch(0.0)
     assert taken is not None
     assert queue.has(target)
-    assert not queue.has(("another", "1"))
+    assert not queue.has(("another", "1", 0))
     (left,) = queue.drop(target)
     queue.add(left, 1.0)
     queue.discard(left)

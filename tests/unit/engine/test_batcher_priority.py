@@ -241,7 +241,7 @@ def test_a_discarded_task_that_would_not_have_fit_does_not_end_the_batch() -> No
 def test_a_held_target_that_gets_a_higher_priority_stays_held() -> None:
     queue = batcher(8)
     put(queue, A, "a", 5)
-    queue.hold(("a", "1"))
+    queue.hold(("a", "1", 0))
     assert queue.next_batch(0.0) is None
     put(queue, A, "b", 9)
     assert queue.next_batch(0.0) is None
@@ -250,11 +250,11 @@ def test_a_held_target_that_gets_a_higher_priority_stays_held() -> None:
 def test_a_released_target_stands_where_the_highest_priority_puts_it_that_came_meanwhile() -> None:
     queue = batcher(8)
     put(queue, A, "a", 5)
-    queue.hold(("a", "1"))
+    queue.hold(("a", "1", 0))
     queue.peek(0.0)
     put(queue, A, "b", 9)
     put(queue, B, "1", 7)
-    queue.release(("a", "1"))
+    queue.release(("a", "1", 0))
     assert order(queue) == ["ba", "1"]
 
 
@@ -262,7 +262,7 @@ def test_drop_gives_the_tasks_in_the_order_in_which_they_came_whatever_their_pri
     queue = batcher(8)
     for name, priority in [("a", 0), ("b", 9), ("c", 5), ("d", 9)]:
         put(queue, A, name, priority)
-    assert [task.id for task in queue.drop(("a", "1"))] == ["a", "b", "c", "d"]
+    assert [task.id for task in queue.drop(("a", "1", 0))] == ["a", "b", "c", "d"]
 
 
 def test_a_batch_that_was_put_back_goes_before_a_higher_priority() -> None:
@@ -302,7 +302,7 @@ def test_positions_count_held_tasks_and_no_returned_batch() -> None:
     assert batch is not None
     queue.put_back(batch)
     put(queue, A, "held")
-    queue.hold(("a", "1"))
+    queue.hold(("a", "1", 0))
     assert queue.positions() == {"held": 0}
 
 
@@ -322,4 +322,4 @@ def test_places_that_heads_have_left_behind_do_not_pile_up() -> None:
 def test_a_target_whose_tasks_have_no_rows_has_tasks() -> None:
     queue = batcher(8)
     put(queue, A, "empty", rows=0)
-    assert queue.has(("a", "1"))
+    assert queue.has(("a", "1", 0))

@@ -16,11 +16,12 @@ from hypothesis.stateful import (
 )
 
 from ndserve.engine.batcher import AGEING_SECONDS, TOP_PRIORITY, Batcher, Limits, Turn
+from ndserve.engine.targets import TargetKey
 from ndserve.types import Batch, BatchKey, Task, TaskOptions
 from tests.unit.engine.rig import batch_key, make_task
 
 KEYS = [batch_key("a"), batch_key("a", k=2), batch_key("a", "2"), batch_key("b"), batch_key("p", "")]
-TARGETS = sorted({(key.target, key.version) for key in KEYS})
+TARGETS = sorted({(key.target, key.version, key.revision) for key in KEYS})
 
 some_limits = st.builds(Limits, st.sampled_from([1, 2, 3, 5, 8]), st.sampled_from([0.0, 2.0, 7.0, 15.0]))
 all_limits = st.lists(some_limits, min_size=len(KEYS), max_size=len(KEYS))
@@ -29,8 +30,8 @@ some_rows = st.sampled_from([1, 1, 1, 0, 2, 3, 6])
 some_priority = st.sampled_from([5, 5, 5, 4, 6, 0, 9])
 
 
-def target_of(key: BatchKey) -> tuple[str, str]:
-    return key.target, key.version
+def target_of(key: BatchKey) -> TargetKey:
+    return key.target, key.version, key.revision
 
 
 def task_of(task_id: str, key: BatchKey, rows: int, priority: int) -> Task:
@@ -65,7 +66,7 @@ class BatcherMachine(RuleBasedStateMachine):
         self.queues: dict[BatchKey, list[Waiting]] = {key: [] for key in KEYS}
         self.out: list[Batch] = []
         self.returned: list[Batch] = []
-        self.held: set[tuple[str, str]] = set()
+        self.held: set[TargetKey] = set()
         self.came: set[str] = set()
 
     @initialize(limits=all_limits)
@@ -109,17 +110,17 @@ class BatcherMachine(RuleBasedStateMachine):
         self.batcher.put_back(batch)
 
     @rule(which=st.sampled_from(TARGETS))
-    def hold(self, which: tuple[str, str]) -> None:
+    def hold(self, which: TargetKey) -> None:
         self.held.add(which)
         self.batcher.hold(which)
 
     @rule(which=st.sampled_from(TARGETS))
-    def release(self, which: tuple[str, str]) -> None:
+    def release(self, which: TargetKey) -> None:
         self.held.discard(which)
         self.batcher.release(which)
 
     @rule(which=st.sampled_from(TARGETS))
-    def drop(self, which: tuple[str, str]) -> None:
+    def drop(self, which: TargetKey) -> None:
         dropped = self.batcher.drop(which)
         expected = [task for batch in self.returned if target_of(batch.key) == which for task in batch.tasks]
         for key in KEYS:

@@ -1,0 +1,15 @@
+"""The Open Inference Protocol v2, with Triton's binary tensors and classification.
+
+A message is JSON that names its tensors. Their values stand in the JSON, or as raw bytes behind it; a header then says
+how long the JSON is. The protocol:
+https://github.com/kserve/open-inference-protocol/blob/main/specification/protocol/inference_rest.md and
+https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_binary_data.md
+"""
+
+from ndserve.codecs.open_inference.request import Asked, Request, decode, decode_document, is_request
+from ndserve.codecs.open_inference.response import Origin, encode
+
+LENGTH_HEADER = b"inference-header-content-length"
+"""The header that counts the bytes of a message's JSON, in lower case as ASGI gives it."""
+
+__all__ = ["LENGTH_HEADER", "Asked", "Origin", "Request", "decode", "decode_document", "encode", "is_request"]

@@ -1,0 +1,146 @@
+"""Inference responses: the outputs that were asked for, in the JSON or as raw bytes behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+import orjson
+
+from ndserve import byte_strings
+from ndserve.codecs.base import MAX_TENSORS, Payload
+from ndserve.codecs.npy import SMALL
+from ndserve.codecs.open_inference.classification import classified
+from ndserve.codecs.open_inference.datatypes import BINARY_ONLY, datatype_of
+from ndserve.codecs.open_inference.request import Request
+from ndserve.errors import InvalidInputError, NotAcceptableError
+from ndserve.types import HostArray, Tensors
+
+JSON = b"application/json"
+BINARY = b"application/octet-stream"
+
+_Form: TypeAlias = tuple[tuple[str, np.dtype[Any], tuple[int, ...], int], ...]
+"""Name, dtype, shape and bytes of each of the outputs, which are all binary."""
+
+
+class Origin(NamedTuple):
+    """Whose outputs they are, as the response names it. `rows` is None where axis 0 is no batch axis."""
+
+    model: str
+    version: str
+    rows: int | None = None
+
+
+def encode(origin: Origin, request: Request, outputs: Tensors, binary_type: bytes = BINARY) -> Payload:
+    """The response with the outputs that `request` asks for.
+
+    Raises:
+        InvalidInputError: the model has no such output, or one that has no classes.
+        NotAcceptableError: an output has no form in JSON, or none at all.
+    """
+    if request.outputs is None:
+        if request.binary and len(outputs) <= MAX_TENSORS:
+            return _all_binary(origin, request.id, outputs, binary_type)
+        return _mixed(
+            origin, request.id, [(name, array, request.binary) for name, array in outputs.items()], binary_type
+        )
+    chosen: dict[str, HostArray] = {}
+    for asked in request.outputs:
+        if asked.name not in outputs:
+            raise unknown_output(origin, asked.name, outputs)
+        array = outputs[asked.name]
+        chosen[asked.name] = classified(asked.name, array, asked.classes, origin.rows) if asked.classes else array
+    if all(asked.binary for asked in request.outputs):
+        return _all_binary(origin, request.id, chosen, binary_type)
+    mixed = [(asked.name, chosen[asked.name], asked.binary) for asked in request.outputs]
+    return _mixed(origin, request.id, mixed, binary_type)
+
+
+def unknown_output(origin: Origin, name: str, known: Mapping[str, Any]) -> InvalidInputError:
+    """The refusal of a request for an output that is not there."""
+    return InvalidInputError(f"{origin.model!r} has no output {name[:100]!r}; it has {', '.join(known)}")
+
+
+def _all_binary(origin: Origin, request_id: str, outputs: Tensors, binary_type: bytes) -> Payload:
+    """The usual case: the JSON depends on names, dtypes and shapes alone, and is written once for each combination."""
+    raw = {name: byte_strings.pack(array) for name, array in outputs.items() if array.dtype.hasobject}
+    form: _Form = tuple(
+        [(name, a.dtype, a.shape, len(raw[name]) if name in raw else a.nbytes) for name, a in outputs.items()]
+    )
+    head = _head(origin, request_id) + _tail(form)
+    total = sum([nbytes for *_, nbytes in form])
+    if total <= SMALL:
+        chunks: tuple[bytes | memoryview, ...] = (
+            head + b"".join([raw[name] if name in raw else array.tobytes() for name, array in outputs.items()]),
+        )
+    else:
+        chunks = (head, *[raw[name] if name in raw else _bytes_of(array) for name, array in outputs.items()])
+    return _payload(len(head), total, chunks, binary_type)
+
+
+def _mixed(origin: Origin, request_id: str, outputs: list[tuple[str, HostArray, bool]], binary_type: bytes) -> Payload:
+    entries: list[dict[str, Any]] = []
+    chunks: list[bytes | memoryview] = []
+    for name, array, binary in outputs:
+        entry: dict[str, Any] = {"name": name, "datatype": datatype_of(array.dtype, name), "shape": list(array.shape)}
+        if binary:
+            chunk = byte_strings.pack(array) if array.dtype.hasobject else _bytes_of(array)
+            entry["parameters"] = {"binary_data_size": len(chunk)}
+            chunks.append(chunk)
+        else:
+            entry["data"] = _values(name, entry["datatype"], array)
+        entries.append(entry)
+    option = orjson.OPT_SERIALIZE_NUMPY
+    head = _head(origin, request_id) + orjson.dumps({"outputs": entries}, option=option)[1:]
+    return _payload(len(head), sum(map(len, chunks)), (head, *chunks), binary_type)
+
+
+def _payload(length: int, binary: int, chunks: tuple[bytes | memoryview, ...], binary_type: bytes) -> Payload:
+    """Without a single binary byte it is plain JSON, as Triton has it."""
+    if not binary:
+        return Payload(JSON, chunks)
+    return Payload(binary_type, chunks, ((b"inference-header-content-length", b"%d" % length),))
+
+
+@lru_cache(maxsize=1024)
+def _tail(form: _Form) -> bytes:
+    """The JSON of binary outputs, behind the names of their model and request."""
+    entries = [
+        {
+            "name": name,
+            "datatype": datatype_of(dtype, name),
+            "shape": list(shape),
+            "parameters": {"binary_data_size": nbytes},
+        }
+        for name, dtype, shape, nbytes in form
+    ]
+    return orjson.dumps({"outputs": entries})[1:]
+
+
+def _head(origin: Origin, request_id: str) -> bytes:
+    """The first members of a response, the comma behind them included."""
+    names = _names(origin.model, origin.version)
+    return names + b'"id":' + orjson.dumps(request_id) + b"," if request_id else names
+
+
+@lru_cache(maxsize=1024)
+def _names(model: str, version: str) -> bytes:
+    return orjson.dumps({"model_name": model, "model_version": version})[:-1] + b","
+
+
+def _bytes_of(array: HostArray) -> memoryview:
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+
+
+def _values(name: str, datatype: str, array: HostArray) -> Any:
+    """The elements in C order, as orjson writes them: NaN and infinity become null, for JSON has neither."""
+    if datatype in BINARY_ONLY:
+        raise NotAcceptableError(f"sending {datatype} data via JSON is not supported; ask for {name!r} in binary")
+    if not array.dtype.hasobject:
+        return np.ascontiguousarray(array).reshape(-1)
+    try:
+        return [text.decode() for text in array.flat]
+    except UnicodeDecodeError:
+        raise NotAcceptableError(f"output {name!r} holds bytes that are no UTF-8; ask for it in binary") from None
