@@ -2,9 +2,10 @@
 
 Where each class arises on the way of a request::
 
-    socket   -> routes    BodyTooLargeError, InvalidParameterError, NotAcceptableError, UnknownTaskError, GoneError
-             -> codecs    MalformedBodyError, UnsupportedMediaTypeError, InvalidInputError
-             -> service   UnknownTargetError, InvalidInputError, QueueFullError, ShuttingDownError, ConflictError
+    socket   -> routes    UnknownPathError, MethodNotAllowedError, BodyTooLargeError, InvalidParameterError,
+                        NotAcceptableError, UnknownTaskError, GoneError
+             -> codecs    MalformedBodyError, UnsupportedMediaTypeError, UnsupportedError, InvalidInputError
+             -> service   UnknownTargetError, UnavailableError, InvalidInputError, QueueFullError, ShuttingDownError, ConflictError
              -> stores    StoreFullError, StoreUnavailableError
              -> cache     ModelLoadError, ModelTooLargeError
              -> lane      ExecutionError, EngineDeadError
@@ -50,6 +51,20 @@ class MalformedBodyError(NdserveError):
 
     code = "malformed_body"
     status = 400
+
+
+class UnknownPathError(NdserveError):
+    """Nothing answers this path."""
+
+    code = "not_found"
+    status = 404
+
+
+class MethodNotAllowedError(NdserveError):
+    """The path is there, and does not answer this method."""
+
+    code = "method_not_allowed"
+    status = 405
 
 
 class InvalidParameterError(NdserveError):

@@ -27,6 +27,7 @@ from ndserve.devices.base import Device, DeviceUnavailableError
 from ndserve.engine.courier import Courier
 from ndserve.engine.lane import Lane
 from ndserve.engine.ledger import Ledger
+from ndserve.engine.management import Management
 from ndserve.engine.service import InferenceService, QueueBounds
 from ndserve.engine.targets import BatchDefaults, Target, Targets
 from ndserve.engine.tasks import Tasks
@@ -37,9 +38,11 @@ from ndserve.model_cache.session import Session, check_runtime
 from ndserve.processes.base import Process, builtin_processes, load_processes
 from ndserve.routes import models, problems, system
 from ndserve.routes import tasks as task_routes
-from ndserve.routes.asgi import Message, Receive, Scope, Send
+from ndserve.routes.asgi import Intake, Message, Receive, Scope, Send
 from ndserve.routes.base import load_routers
+from ndserve.routes.front import Front
 from ndserve.routes.hot import HotRoutes
+from ndserve.routes.open_inference import OpenInferenceRoutes
 from ndserve.routes.openapi import HOT_PATHS
 from ndserve.routes.options import RESERVED
 from ndserve.settings import Settings
@@ -51,17 +54,17 @@ logger = logging.getLogger("ndserve")
 
 
 class App(FastAPI):
-    """FastAPI with the hot routes in front of it."""
+    """FastAPI with the plain-ASGI routes in front of it."""
 
-    hot: HotRoutes
+    front: Front
     refusal: NdserveError | None = None
     """Why it could not be started."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            matched = self.hot.match(scope)
+            matched = self.front.match(scope)
             if matched is not None:
-                await self.hot.serve(*matched, scope, receive, send)
+                await self.front.serve(matched, scope, receive, send)
                 return
         if scope["type"] == "lifespan":
             send = partial(self._tell_refusal, send)
@@ -102,17 +105,26 @@ def create_app(settings: Settings, on_dead: Callable[[str], None] | None = None)
     courier = _courier(settings, guard, clock)
     service = _service(settings, targets, device, clock, courier, on_dead or _end_process)
     preload = _preload(settings.preload, targets)
+    management = Management(service, settings.models if settings.models.is_dir() else None)
     app = App(
         title="ndserve",
         version=__version__,
         description="Post an array, get a task id, fetch the result.",
         lifespan=partial(
-            _lifespan, service=service, courier=courier, preload=preload, drain_seconds=settings.drain_seconds
+            _lifespan,
+            service=service,
+            management=management,
+            courier=courier,
+            preload=preload,
+            drain_seconds=settings.drain_seconds,
         ),
     )
     tasks = Tasks(service)
-    app.hot = HotRoutes(
-        tasks, settings.max_body_bytes, settings.default_process, guard.check_url if courier else _no_webhooks
+    intake = Intake(settings.max_body_bytes, service.check_room)
+    app.front = Front(
+        HotRoutes(tasks, intake, settings.default_process, guard.check_url if courier else _no_webhooks),
+        OpenInferenceRoutes(service, management, intake),
+        service.store.delivered,
     )
     app.state.service, app.state.tasks = service, tasks
     for router in (system.router, models.router, task_routes.router):
@@ -234,7 +246,13 @@ def _no_webhooks(url: str) -> None:
 
 @asynccontextmanager
 async def _lifespan(
-    app: App, *, service: InferenceService, courier: Courier | None, preload: list[Target], drain_seconds: float
+    app: App,
+    *,
+    service: InferenceService,
+    management: Management,
+    courier: Courier | None,
+    preload: list[Target],
+    drain_seconds: float,
 ) -> AsyncIterator[None]:
     try:
         await service.start(preload)
@@ -248,6 +266,7 @@ async def _lifespan(
     finally:
         if courier is not None:
             await courier.close()
+        await management.close()
         await service.close()
 
 

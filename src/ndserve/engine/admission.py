@@ -28,7 +28,14 @@ class Admitted(NamedTuple):
     single: bool
 
 
-def admit(target: Target, inputs: Tensors, parameters: Mapping[str, Parameter], *, cast: bool = False) -> Admitted:
+def admit(
+    target: Target,
+    inputs: Tensors,
+    parameters: Mapping[str, Parameter],
+    *,
+    cast: bool = False,
+    whole: bool = False,
+) -> Admitted:
     """Fit `inputs` to the target's specs.
 
     An unnamed array goes to the target's only input. Arrays whose rank is one less than the specs' are one item
@@ -36,6 +43,7 @@ def admit(target: Target, inputs: Tensors, parameters: Mapping[str, Parameter], 
 
     Args:
         cast: convert other dtypes, where no value changes by more than rounding.
+        whole: refuse arrays that lack the batch axis.
 
     Raises:
         InvalidInputError: names, dtypes or shapes do not fit; carries the expected specs.
@@ -50,6 +58,8 @@ def admit(target: Target, inputs: Tensors, parameters: Mapping[str, Parameter], 
         if len(target.plans) >= MAX_PLANS:
             target.plans.clear()
         target.plans[form] = plan
+    if whole and plan.single:
+        raise _refusal(target, "the batch axis is missing: send one item as a batch of one")
     key = plan.key
     if parameters:
         key = BatchKey(key.target, key.version, _parameters(target, parameters), key.signature, key.revision)

@@ -53,6 +53,8 @@ class Ledger:
         self.deadlines = Deadlines(clock, lambda outcome: self.settle([outcome]))
         self.on_queued_end: Callable[[Task], object] = lambda task: None
         """Called with a task that ends while it is queued."""
+        self.on_failed_end: Callable[[Task, float], object] = lambda task, now: None
+        """Called with a task that has failed or expired, and the time."""
         self.ended = {state: 0 for state in TaskState if state not in LIVE}
         self.late = 0
         self.empty = asyncio.Event()
@@ -118,6 +120,8 @@ class Ledger:
             if task.state is TaskState.QUEUED:
                 self.on_queued_end(task)
             task.settle(state, now, outputs=outputs, failure=failure)
+            if failure is not None:
+                self.on_failed_end(task, now)
             (kept if task.kept else loose).append(task)
         if kept:
             self._count(kept)

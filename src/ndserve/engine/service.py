@@ -78,7 +78,8 @@ class InferenceService:
         self.worker = Worker(targets, lane, cache, clock, ledger, self._die)
         self.clock = clock
         self._on_dead = on_dead
-        ledger.on_queued_end = self.worker.batcher.discard
+        ledger.on_queued_end = self._left_queue
+        ledger.on_failed_end = self._count_failure
         self._max_attempts = max_attempts
         self._ids = RandomIds()
         self._drained: asyncio.Event | None = None
@@ -95,7 +96,7 @@ class InferenceService:
         self.lane.start(self._die)
         self._sweeping = asyncio.create_task(self._sweep())
         for target in preload:
-            await self.worker.warm(target)
+            await self.worker.loading.warm(target)
         if unfinished:
             self.requeue(unfinished, self.clock())
 
@@ -114,6 +115,7 @@ class InferenceService:
         parameters: Mapping[str, Parameter] | None = None,
         *,
         cast: bool = False,
+        whole: bool = False,
         options: TaskOptions = DEFAULT_OPTIONS,
         task_id: str | None = None,
         keep: bool = True,
@@ -124,6 +126,7 @@ class InferenceService:
             inputs: arrays by input name, or one array for the target's only input. They must not change any more.
             parameters: of a process; text is converted to the type of the parameter's default.
             cast: convert other dtypes where no value changes by more than rounding.
+            whole: refuse arrays that lack the batch axis.
             task_id: the task's id, which nothing else has; a random one without.
             keep: False for a task whose caller waits: it is not stored unless `keep` is called.
 
@@ -137,7 +140,7 @@ class InferenceService:
             target = self.target(target)
         if isinstance(inputs, np.ndarray):
             inputs = {UNNAMED: inputs}
-        admitted = admit(target, inputs, parameters or {}, cast=cast)
+        admitted = admit(target, inputs, parameters or {}, cast=cast, whole=whole)
         now = self.clock()
         task = Task(task_id or self._ids.next(now), *admitted, created=now, options=options)
         self.check_room(task.input_bytes)
@@ -313,6 +316,15 @@ class InferenceService:
         self.ledger.settle([(task, TaskState.FAILED, None, failure) for task in lost])
         self.waiters.close()
         self.ledger.watchers.notify_all()
+
+    def _left_queue(self, task: Task) -> None:
+        self.worker.batcher.discard(task)
+        self.worker.loading.look_again()
+
+    def _count_failure(self, task: Task, now: float) -> None:
+        target = self.targets.admitted(task.key)
+        if target is not None:
+            target.statistics.failed(task, now)
 
     def _die(self, reason: str) -> None:
         if self.dead:

@@ -51,7 +51,8 @@ class Statistics:
     """One target's figures. `last` is in Unix seconds, and 0 before the first inference.
 
     `inferences` counts rows, `executions` batches. `success` runs from a request's acceptance to its result, `fail`
-    to its failure or the expiry of its time; a cancelled request is neither. `queue` ends when the batch begins.
+    to its failure or the expiry of its time; a cancelled request is neither. `queue` ends when the batch begins, and
+    leaves out the loading of models.
     """
 
     last: float = 0.0
@@ -72,7 +73,7 @@ class Statistics:
             if task.live:
                 count += 1
                 took += now - task.created
-                waited += (task.started or now) - task.created
+                waited += (task.started or now) - task.created - task.load_seconds
         self.last = now
         self.executions += 1
         self.inferences += rows

@@ -55,12 +55,21 @@ class Target:
     probes_left: int = 0
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
     revision: int = 0
+    takes_rows: bool = field(init=False)
     plans: dict[Form, Plan] = field(default_factory=dict)
     statistics: Statistics = field(default_factory=Statistics)
+
+    def __post_init__(self) -> None:
+        self.takes_rows = all(spec.shape and spec.shape[0] is None for spec in self.inputs)
 
     @property
     def key(self) -> TargetKey:
         return self.name, self.version, self.revision
+
+    @property
+    def has_batch(self) -> bool:
+        """Whether callers send any number of rows along axis 0 of every input."""
+        return self.stacks and self.batching.mode != "off" and self.takes_rows
 
     @property
     def limit(self) -> int:
@@ -179,6 +188,10 @@ class Targets:
         """The target of an admitted task."""
         return self._all[key.target, key.version, key.revision]
 
+    def admitted(self, key: BatchKey) -> Target | None:
+        """The same; None for a task that was stored, and whose target is gone."""
+        return self._all.get((key.target, key.version, key.revision))
+
     def find(self, name: str, version: str | None = None) -> Target:
         """The target that a caller named.
 
@@ -250,6 +263,10 @@ class Targets:
     def forget(self, target: Target) -> None:
         """Drop a retired target: no task belongs to it any more."""
         self._all.pop(target.key, None)
+
+    def uses(self, info: ModelInfo) -> bool:
+        """Whether any target, found or not, runs that very revision of a model."""
+        return any(info.key == model.key for target in self._all.values() for model in target.models)
 
     def _enter(self, target: Target) -> None:
         self._all[target.key] = target

@@ -21,8 +21,8 @@ MODEL_FILE = "model.onnx"
 OPTIONS_FILE = "model.toml"
 
 
-def scan(root: Path) -> list[ModelInfo]:
-    """Every version of every model under `root`, by name and then by version.
+def scan(root: Path, only: str | None = None) -> list[ModelInfo]:
+    """Every version of every model under `root`, or of the model called `only`, by name and then by version.
 
     A file that is no model, or a `model.toml` that cannot be read, is listed with the `problem` that it has:
     one bad file does not keep the others from being served.
@@ -32,11 +32,18 @@ def scan(root: Path) -> list[ModelInfo]:
     """
     found: dict[tuple[str, str], ModelInfo] = {}
     for name, version, path, options_path in _locate(root):
+        if only not in (None, name):
+            continue
         info = _read(name, version, path, options_path)
         other = found.setdefault((name, version), info)
         if other is not info:
             raise StartupError(f"model {name!r} version {version} is both {other.path} and {path}; remove one")
     return sorted(found.values(), key=lambda info: (info.name, int(info.version)))
+
+
+def names(root: Path) -> list[str]:
+    """What there is under `root`, without a look into any file."""
+    return sorted({name for name, *_ in _locate(root)})
 
 
 def _locate(root: Path) -> Iterator[tuple[str, str, Path, Path]]:
@@ -54,13 +61,21 @@ def _locate(root: Path) -> Iterator[tuple[str, str, Path, Path]]:
 
 def _read(name: str, version: str, path: Path, options_path: Path) -> ModelInfo:
     signature, options, nbytes, problem = Signature((), (), frozenset()), ModelOptions(), 0, ""
+    stamp: tuple[int, ...] = ()
     try:
+        stamp = _stamp(path) + (_stamp(options_path) if options_path.is_file() else ())
         options = read_options(options_path)
         signature = read_signature(path)
         nbytes = path.stat().st_size + sum(_external_sizes(path, signature))
     except (ModelLoadError, OSError) as error:
         problem = error.message if isinstance(error, ModelLoadError) else str(error.strerror)
-    return ModelInfo(name, version, path, nbytes, signature.inputs, signature.outputs, options, problem)
+    return ModelInfo(name, version, path, nbytes, signature.inputs, signature.outputs, options, problem, stamp)
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    """What a file system changes when a file's content does."""
+    status = path.stat()
+    return status.st_mtime_ns, status.st_size, status.st_ino
 
 
 def _external_sizes(path: Path, signature: Signature) -> Iterator[int]:

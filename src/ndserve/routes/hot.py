@@ -7,11 +7,9 @@ FastAPI's routing, middleware and dependencies cost two to four times all the re
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import partial
-from typing import TypeAlias
 
 import orjson
 
@@ -22,87 +20,49 @@ from ndserve.engine.ledger import outputs_of
 from ndserve.engine.status import describe, describe_group
 from ndserve.engine.targets import Target
 from ndserve.engine.tasks import GroupStatus, Tasks
-from ndserve.errors import EngineDeadError, InvalidParameterError, NdserveError
-from ndserve.routes import problems
-from ndserve.routes.asgi import Call, ClientGoneError, Headers, Intake, Receive, Scope, Send
+from ndserve.errors import EngineDeadError, InvalidParameterError
+from ndserve.routes.asgi import Call, ClientGoneError, Headers, Intake
+from ndserve.routes.front import Answer, Found, Handler
 from ndserve.routes.options import Options, asked_wait, check_id, fingerprint, read_options
-from ndserve.routes.problems import problem
 from ndserve.routes.waiting import until_ended
 from ndserve.types import LIVE, Task, TaskState, Tensors
-
-logger = logging.getLogger(__name__)
 
 RETRY: Headers = [(b"retry-after", b"1")]
 
 _JSON = b"application/json"
 
 
-Answer: TypeAlias = tuple[int, bytes, tuple[bytes | memoryview, ...], Headers, Task | None]
-"""Status, Content-Type, body, further headers, and the task whose outcome it delivers, if any."""
-
-Handler = Callable[[Call, str], Awaitable[Answer]]
-
-
 class HotRoutes:
     """The handlers, and the choice among them by path and method."""
 
     def __init__(
-        self, tasks: Tasks, max_body_bytes: int, default_process: str, check_webhook: Callable[[str], object]
+        self, tasks: Tasks, intake: Intake, default_process: str, check_webhook: Callable[[str], object]
     ) -> None:
         """`check_webhook` raises InvalidParameterError for a URL that no webhook may go to."""
         self._tasks = tasks
         self._service = tasks.service
-        self._intake = Intake(max_body_bytes, self._service.check_room)
+        self._intake = intake
         self._default_process = default_process
         self._check_webhook = check_webhook
         self._on_submit: dict[str, Handler] = {"POST": self._submit}
         self._on_result: dict[str, Handler] = {"GET": self._result}
         self._on_task: dict[str, Handler] = {"GET": self._status, "POST": self._submit, "DELETE": self._delete}
 
-    def match(self, scope: Scope) -> tuple[dict[str, Handler], str] | None:
-        """The handlers of a hot path by method, and the name or id in it; None leaves the request to FastAPI."""
-        path: str = scope["path"].removeprefix(scope.get("root_path", ""))
+    def match(self, path: str, method: str) -> Found | None:
+        """The handlers of a hot path by method, and the name or id in it."""
         if path == "/process_np_array":
             return self._on_submit, ""
         if path.startswith("/result/"):
             return self._on_result, path[8:]
         if path.startswith("/tasks/"):
             name, slash, rest = path[7:].partition("/")
-            if slash and name and scope["method"] == "PUT":
+            if slash and name and method == "PUT":
                 return {"PUT": partial(self._submit, task_id=rest)}, name
             if rest == "result":
                 return self._on_result, name
             if not slash and name:
                 return self._on_task, name
         return None
-
-    async def serve(self, handlers: dict[str, Handler], name: str, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
-        try:
-            handler = handlers.get(scope["method"])
-            if handler is None:
-                answer = _method_not_allowed(handlers)
-            else:
-                headers = dict(scope["headers"])
-                call = Call(receive, headers, scope["query_string"], scope.get("root_path", ""))
-                answer = await handler(call, name)
-        except ClientGoneError:
-            return
-        except NdserveError as error:
-            answer = _error_answer(error)
-        except Exception:
-            logger.exception("%s %s failed", scope["method"], scope["path"])
-            body = problem(500, "internal", problems.INTERNAL)
-            answer = 500, problems.MEDIA_TYPE, (body,), [], None
-        status, content_type, chunks, further, delivers = answer
-        length = b"%d" % sum(map(len, chunks))
-        fields = [(b"content-type", content_type), (b"content-length", length), *further]
-        await send({"type": "http.response.start", "status": status, "headers": fields})
-        for chunk in chunks[:-1]:
-            await send({"type": "http.response.body", "body": chunk, "more_body": True})
-        await send({"type": "http.response.body", "body": chunks[-1]})
-        if delivers is not None:
-            self._service.store.delivered(delivers)
 
     async def _submit(self, call: Call, name: str, task_id: str | None = None) -> Answer:
         """POST /process_np_array, POST /tasks/{target} and PUT /tasks/{target}/{id}."""
@@ -279,14 +239,3 @@ async def _outcome(task: Task, call: Call) -> Answer:
     cheap = codec.cheap or task.output_bytes <= SMALL
     payload = codec.encode(outputs) if cheap else await asyncio.to_thread(codec.encode, outputs)
     return 200, payload.content_type, payload.chunks, [], task if task.kept else None
-
-
-def _error_answer(error: NdserveError) -> Answer:
-    body = problem(error.status, error.code, error.message, **error.details)
-    return error.status, problems.MEDIA_TYPE, (body,), problems.headers_of(error), None
-
-
-def _method_not_allowed(handlers: dict[str, Handler]) -> Answer:
-    allowed = ", ".join(handlers)
-    body = problem(405, "method_not_allowed", f"this path answers {allowed}")
-    return 405, problems.MEDIA_TYPE, (body,), [(b"allow", allowed.encode())], None

@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from ndserve.errors import NdserveError
+from ndserve.errors import ModelLoadError, NdserveError
 from ndserve.routes.asgi import Headers
 
 MEDIA_TYPE = b"application/problem+json"
@@ -24,3 +24,16 @@ def problem(status: int, code: str, detail: str, **extra: Any) -> bytes:
 def headers_of(error: NdserveError) -> Headers:
     """The headers that go with an error besides its body's own."""
     return [(b"retry-after", str(error.retry_after).encode())] if error.retry_after is not None else []
+
+
+_PROTOCOL_STATUS = {401: 401, 403: 403, 404: 404, 405: 405, 429: 503, 501: 501, 503: 503, 504: 503, 507: 503}
+
+
+def protocol_status(error: NdserveError) -> int:
+    """The status with which Triton reports such an error: 400 for all that the client can mend.
+
+    https://github.com/triton-inference-server/server/blob/main/src/http_server.cc (`HttpCodeFromError`)
+    """
+    if isinstance(error, ModelLoadError):
+        return 503
+    return _PROTOCOL_STATUS.get(error.status, 400 if error.status < 500 else 500)

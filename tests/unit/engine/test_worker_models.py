@@ -253,7 +253,7 @@ def test_a_task_that_comes_while_a_model_is_probed_runs_when_the_probe_has_ended
             return x
 
         async with serving(negate, models=[model_info()], shelf=Shelf({"m": slow}), gates=[gate]) as service:
-            warming = asyncio.create_task(service.worker.warm(service.target("m")))
+            warming = asyncio.create_task(service.worker.loading.warm(service.target("m")))
             await gate.reached()
             task = await service.submit("negate", item(1))
             await tick()

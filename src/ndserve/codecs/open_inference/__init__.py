@@ -7,9 +7,19 @@ https://github.com/triton-inference-server/server/blob/main/docs/protocol/extens
 """
 
 from ndserve.codecs.open_inference.request import Asked, Request, decode, decode_document, is_request
-from ndserve.codecs.open_inference.response import Origin, encode
+from ndserve.codecs.open_inference.response import Origin, check_outputs, encode
 
 LENGTH_HEADER = b"inference-header-content-length"
 """The header that counts the bytes of a message's JSON, in lower case as ASGI gives it."""
 
-__all__ = ["LENGTH_HEADER", "Asked", "Origin", "Request", "decode", "decode_document", "encode", "is_request"]
+__all__ = [
+    "LENGTH_HEADER",
+    "Asked",
+    "Origin",
+    "Request",
+    "check_outputs",
+    "decode",
+    "decode_document",
+    "encode",
+    "is_request",
+]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple, TypeAlias
 
@@ -16,7 +16,7 @@ from ndserve.codecs.open_inference.classification import classified
 from ndserve.codecs.open_inference.datatypes import BINARY_ONLY, datatype_of
 from ndserve.codecs.open_inference.request import Request
 from ndserve.errors import InvalidInputError, NotAcceptableError
-from ndserve.types import HostArray, Tensors
+from ndserve.types import HostArray, Tensors, TensorSpec
 
 JSON = b"application/json"
 BINARY = b"application/octet-stream"
@@ -49,7 +49,7 @@ def encode(origin: Origin, request: Request, outputs: Tensors, binary_type: byte
     chosen: dict[str, HostArray] = {}
     for asked in request.outputs:
         if asked.name not in outputs:
-            raise unknown_output(origin, asked.name, outputs)
+            raise unknown_output(origin.model, asked.name, outputs)
         array = outputs[asked.name]
         chosen[asked.name] = classified(asked.name, array, asked.classes, origin.rows) if asked.classes else array
     if all(asked.binary for asked in request.outputs):
@@ -58,9 +58,22 @@ def encode(origin: Origin, request: Request, outputs: Tensors, binary_type: byte
     return _mixed(origin, request.id, mixed, binary_type)
 
 
-def unknown_output(origin: Origin, name: str, known: Mapping[str, Any]) -> InvalidInputError:
+def check_outputs(model: str, specs: Sequence[TensorSpec], request: Request) -> None:
+    """Refuse a request for an output that the model does not have, before it runs. Without specs nothing is known.
+
+    Raises:
+        InvalidInputError: there is none of that name.
+    """
+    if request.outputs is not None and specs:
+        names = [spec.name for spec in specs]
+        for asked in request.outputs:
+            if asked.name not in names:
+                raise unknown_output(model, asked.name, names)
+
+
+def unknown_output(model: str, name: str, known: Iterable[str]) -> InvalidInputError:
     """The refusal of a request for an output that is not there."""
-    return InvalidInputError(f"{origin.model!r} has no output {name[:100]!r}; it has {', '.join(known)}")
+    return InvalidInputError(f"{model!r} has no output {name[:100]!r}; it has {', '.join(known)}")
 
 
 def _all_binary(origin: Origin, request_id: str, outputs: Tensors, binary_type: bytes) -> Payload:

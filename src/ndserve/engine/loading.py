@@ -1,0 +1,170 @@
+"""Gets the models of targets in, finds out whether their tasks may share a batch, and lets them go again."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+
+from ndserve.engine.batcher import Batcher
+from ndserve.engine.execution import host_run
+from ndserve.engine.lane import Lane, describe_error
+from ndserve.engine.targets import Target, TargetKey
+from ndserve.errors import ExecutionError, NdserveError
+from ndserve.model_cache import batch_safety
+from ndserve.model_cache.cache import ModelCache
+from ndserve.types import Batching, Failure, Task
+
+logger = logging.getLogger(__name__)
+
+MAX_REASON = 2000
+"""Characters of an exception's text that a caller gets."""
+
+
+class Loading:
+    """The loads that tasks wait for. A target is held back in the batcher until its models are there."""
+
+    def __init__(
+        self,
+        lane: Lane,
+        cache: ModelCache,
+        batcher: Batcher,
+        clock: Callable[[], float],
+        pump: Callable[[], None],
+        fail: Callable[[list[Task], Failure], None],
+    ) -> None:
+        """`pump` is called when tasks may run that could not; `fail` with those whose models cannot be loaded."""
+        self._lane = lane
+        self._cache = cache
+        self._batcher = batcher
+        self._clock = clock
+        self._pump = pump
+        self._fail = fail
+        self._halted = False
+        self._jobs: set[asyncio.Task[None]] = set()
+        # Targets that have had a batch while others waited for room in the cache; they queue up for it now.
+        self._served: set[TargetKey] = set()
+        self._turned = asyncio.Event()
+        self._running: Counter[TargetKey] = Counter()
+        # When each target's models were loaded last, from when to when: what a task that waited for it waited.
+        self._loads: dict[TargetKey, tuple[float, float]] = {}
+
+    def may_run(self, target: Target) -> bool:
+        """Whether its models are there, and it is not their turn to make room for somebody who waits."""
+        if target.key in self._served and not all(info.options.pinned for info in target.models):
+            return False
+        return all(self._cache.resident(info) for info in target.models)
+
+    def begin(self, target: Target) -> None:
+        """Load the target's models, and hold its tasks back meanwhile."""
+        self._batcher.hold(target.key)
+        job = asyncio.create_task(self._load(target))
+        self._jobs.add(job)  # the loop alone would not keep it alive
+        job.add_done_callback(self._jobs.discard)
+
+    async def warm(self, target: Target) -> None:
+        """Load the target's models ahead of the first request, and probe them.
+
+        Raises:
+            ModelLoadError, ModelTooLargeError: as `ModelCache.loaded` says.
+        """
+        async with self._cache.loaded(target.models):
+            await self._probe(target)
+        self._pump()  # for tasks that came while the probe held the lane
+
+    async def left(self, target: Target) -> None:
+        """Wait until no task of the target is queued or runs any more."""
+        while self._running[target.key] or self._batcher.has(target.key):
+            self._turned.clear()
+            await self._turned.wait()
+
+    def look_again(self) -> None:
+        """Note that a task has left its queue other than in a batch."""
+        self._turned.set()
+
+    def came_back(self, target: Target) -> None:
+        """Note that a batch of the target has ended."""
+        self._running[target.key] -= 1
+        self._turned.set()
+
+    def new_round(self) -> None:
+        """Give everyone a turn again, once nobody waits for room."""
+        if not self._cache.room_wanted:
+            self._served.clear()
+
+    def turn(self, target: Target) -> None:
+        """Note that the target has its batch."""
+        self._running[target.key] += 1
+        if self._cache.room_wanted:
+            self._served.add(target.key)
+        self._turned.set()
+
+    def waited(self, target: Target, created: float) -> float:
+        """Seconds that a task created then has waited for the target's models."""
+        if target.key not in self._loads:
+            return 0.0
+        began, ended = self._loads[target.key]
+        return max(0.0, ended - max(began, created))
+
+    def judge(self, target: Target, batching: Batching) -> None:
+        """Take what a batch has shown of the target's batch safety."""
+        if target.batching.mode != "untested":
+            return  # a batch that was on its way when the verdict fell
+        target.probes_left -= 1
+        if batching.mode == "untested" and target.probes_left <= 0:
+            batching = Batching("off", f"no request could show that batching is safe: {batching.reason}")
+        target.batching = batching
+        logger.info("model %s/%s: batching is %s: %s", target.name, target.version, batching.mode, batching.reason)
+
+    def halt(self) -> None:
+        """Call no task failed any more because its models do not load: the engine has died, not the tasks."""
+        self._halted = True
+
+    async def close(self) -> None:
+        """Give up the loads under way."""
+        for job in list(self._jobs):
+            job.cancel()
+        await asyncio.gather(*self._jobs, return_exceptions=True)
+
+    async def _load(self, target: Target) -> None:
+        began = self._clock()
+        try:
+            async with self._cache.loaded(target.models):
+                await self._probe(target)
+                self._loads[target.key] = began, self._clock()
+                self._served.discard(target.key)
+                self._batcher.release(target.key)
+                self._pump()
+                # Not evicted again before it has had its turn, which a busy lane may put off.
+                while self._cache.room_wanted and self._lane.in_flight and self._has_turn_to_come(target):
+                    self._turned.clear()
+                    await self._turned.wait()
+        except Exception as error:
+            logger.error("%s: %s", target.name, error)
+            if self._halted:
+                return
+            failure = error.failure() if isinstance(error, NdserveError) else failure_of(target, error)
+            self._fail(self._batcher.drop(target.key), failure)
+            self._turned.set()
+
+    def _has_turn_to_come(self, target: Target) -> bool:
+        return target.key not in self._served and self._batcher.has(target.key)
+
+    async def _probe(self, target: Target) -> None:
+        """Judge the batch safety of a model that has just been loaded, where random inputs can tell."""
+        if target.process is not None or target.batching.mode != "untested":
+            return
+        (info,) = target.models
+        with self._cache.lease(target.models) as sessions:
+            run = host_run(self._lane.device, sessions[target.name].run)
+            batching = await self._lane.run(partial(batch_safety.at_load, run, info))
+        if target.batching.mode == "untested":
+            target.batching = batching
+
+
+def failure_of(target: Target, error: BaseException) -> Failure:
+    """What the caller of a task that failed on the device is told; the log has the traceback."""
+    logger.error("%s %s failed", target.kind, target.name, exc_info=error)
+    return ExecutionError(f"{target.name!r} raised {describe_error(error)[:MAX_REASON]}").failure()
