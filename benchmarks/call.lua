@@ -1,10 +1,13 @@
--- wrk: every request posts the body in the file that the first argument names.
+-- wrk: every request posts the body in the file that the first argument names; the others are headers, as NAME=VALUE.
 function init(arguments)
     local file = assert(io.open(arguments[1], "rb"))
     wrk.method = "POST"
     wrk.body = file:read("*a")
-    wrk.headers["Content-Type"] = "application/x-npy"
     file:close()
+    for index = 2, #arguments do
+        local name, value = arguments[index]:match("^([^=]+)=(.*)$")
+        wrk.headers[name] = value
+    end
 end
 
 function done(summary, latency)

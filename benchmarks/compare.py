@@ -2,6 +2,7 @@
 
     scripts/bench            everything
     scripts/bench sync       the cost of one synchronous request of a tiny model, beside a bare uvicorn answer
+    scripts/bench infer      the same by Open Inference with binary tensors, and with an API key
     scripts/bench tasks      submit and result, beside a FastAPI endpoint with a dict and a thread, and on each store
     scripts/bench filled     the same, and what is known of old tasks, with 100,000 finished tasks in the store
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import os
 import re
 import statistics
@@ -46,6 +48,7 @@ class Contender:
     """A server to start, and what to ask of it.
 
     `form` wraps the array as an HTML form does. `known` is a file of paths to get, instead of tasks to submit.
+    `headers` go with the requests of a contender that gives no path of a `result`.
     """
 
     name: str
@@ -54,6 +57,7 @@ class Contender:
     result: str | None = None
     form: bool = False
     known: Path | None = None
+    headers: tuple[str, ...] = ("Content-Type=application/x-npy",)
 
 
 @dataclass(frozen=True)
@@ -105,6 +109,8 @@ def measure(contender: Contender, pid: int, port: int, body: Path, seconds: int,
     """One load of 64 connections by wrk, on a core of its own."""
     scripts = Path(__file__).parent
     arguments = [str(body.with_suffix(".form") if contender.form else body)]
+    if contender.result is None:
+        arguments += contender.headers
     if contender.result is not None:
         content_type = f"multipart/form-data; boundary={BOUNDARY}" if contender.form else "application/x-npy"
         arguments += [content_type, contender.path, contender.result]
@@ -122,14 +128,16 @@ def measure(contender: Contender, pid: int, port: int, body: Path, seconds: int,
     return Sample(int(found[1]) / float(found[2]), used / int(found[1]) * 1e6)
 
 
-def compare(contenders: list[Contender], array: HostArray, rounds: int, seconds: int) -> dict[str, list[Sample]]:
+def compare(
+    contenders: list[Contender], array: HostArray | bytes, rounds: int, seconds: int
+) -> dict[str, list[Sample]]:
     """Rounds in which each contender has its turn, so that a noisy minute hits all alike."""
     cores = sorted(os.sched_getaffinity(0))
     server_core, load_core = cores[0], cores[-1]
     samples: dict[str, list[Sample]] = {contender.name: [] for contender in contenders}
     with contextlib.ExitStack() as stack:
         body = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "body.npy"
-        body.write_bytes(b"".join(write_npy(array)))
+        body.write_bytes(array if isinstance(array, bytes) else b"".join(write_npy(array)))
         head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="file"; filename="array.npy"\r\n\r\n'
         body.with_suffix(".form").write_bytes(head.encode() + body.read_bytes() + f"\r\n--{BOUNDARY}--\r\n".encode())
         servers = []
@@ -165,7 +173,7 @@ FINISHED = 100_000
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="?", choices=["sync", "tasks", "filled"], help="one comparison alone")
+    parser.add_argument("what", nargs="?", choices=["sync", "infer", "tasks", "filled"], help="one comparison alone")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=2, help="of each measurement")
     options = parser.parse_args()
@@ -173,6 +181,8 @@ def main() -> None:
         os.environ["TINY_MODEL"] = str(tiny_model(Path(folder)))
         if options.what in (None, "sync"):
             sync(Path(folder), options.rounds, options.seconds)
+        if options.what in (None, "infer"):
+            infer(Path(folder), options.rounds, options.seconds)
         if options.what in (None, "tasks"):
             tasks(Path(folder), options.rounds, options.seconds)
         if options.what in (None, "filled"):
@@ -193,6 +203,20 @@ def sync(folder: Path, rounds: int, seconds: int) -> None:
     ]
     samples = compare(contenders, np.ones((1, 16), np.float32), rounds, seconds)
     report("One synchronous request of a tiny model, 64 bytes", samples, "bare uvicorn", "request")
+
+
+def infer(folder: Path, rounds: int, seconds: int) -> None:
+    """The same by Open Inference, binary in and out, with an API key; the floor gets the very same requests."""
+    tensor = {"name": "x", "shape": [1, 16], "datatype": "FP32", "parameters": {"binary_data_size": 64}}
+    head = json.dumps({"inputs": [tensor], "parameters": {"binary_data_output": True}}).encode()
+    headers = (f"Inference-Header-Content-Length={len(head)}", "Authorization=Bearer none")
+    path = "/v2/models/tiny/infer"
+    contenders = [
+        Contender("bare uvicorn", [*UVICORN, "benchmarks.rivals:bare"], path, headers=headers),
+        Contender("ndserve", serve(folder, "sqlite"), path, headers=headers),
+    ]
+    samples = compare(contenders, head + np.ones((1, 16), np.float32).tobytes(), rounds, seconds)
+    report("One inference of a tiny model by Open Inference, 64 bytes", samples, "bare uvicorn", "request")
 
 
 def tasks(folder: Path, rounds: int, seconds: int) -> None:

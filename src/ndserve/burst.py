@@ -8,9 +8,17 @@ waits for the end of the loop's turn: head and body leave together, and one answ
 from __future__ import annotations
 
 import asyncio
-from typing import Any, cast
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, TypeAlias, cast
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+
+from ndserve.routes.answers import send_answer
+from ndserve.routes.asgi import Answer, Scope, Send
+from ndserve.routes.front import EXCHANGE
+
+Header: TypeAlias = tuple[bytes, bytes]
 
 JOINED = 64 * 1024
 """Up to this size an answer is held and joined; what is larger is cheaper to write apart."""
@@ -21,6 +29,13 @@ class Burst:
 
     def __init__(self) -> None:
         self._transports: list[BurstTransport] = []
+        self._usual: tuple[Sequence[Header], bytes] = ((), b"")
+
+    def usual(self, headers: Sequence[Header]) -> bytes:
+        """The lines of the headers that every answer has. uvicorn makes a new list of them once a second."""
+        if self._usual[0] is not headers:
+            self._usual = headers, b"".join([b"%b: %b\r\n" % header for header in headers])
+        return self._usual[1]
 
     def add(self, transport: BurstTransport) -> None:
         if not self._transports:
@@ -69,12 +84,162 @@ class BurstTransport:
         return getattr(self._transport, name)
 
 
-def burst_protocol() -> type[HttpToolsProtocol]:
-    """The protocol to give to one server as `uvicorn.Config(http=...)`."""
-    burst = Burst()
+class Exchange:
+    """A request and its answer past ASGI's messages, for routes that read whole bodies and write whole answers.
 
-    class BurstProtocol(HttpToolsProtocol):
-        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-            super().connection_made(cast(asyncio.Transport, BurstTransport(transport, burst)))
+    They find it in the scope as `EXCHANGE`. Each of the messages costs a coroutine and a dictionary, and uvicorn looks
+    at every header of an answer by regular expression: together a fifth of a small request.
+    """
 
-    return BurstProtocol
+    __slots__ = ("_cycle", "_protocol")
+
+    def __init__(self, cycle: RequestResponseCycle, protocol: BurstProtocol) -> None:
+        self._cycle = cycle
+        self._protocol = protocol
+
+    def body(self) -> bytes | None:
+        """The request's body if all of it has arrived; None leaves it to `receive`."""
+        cycle = self._cycle
+        if cycle.more_body or cycle.disconnected or cycle.waiting_for_100_continue:
+            return None
+        cycle.message_event.clear()
+        return bytes(cycle.body)
+
+    def answer(
+        self, status: int, content_type: bytes, chunks: Sequence[bytes | memoryview], headers: Sequence[Header]
+    ) -> bool:
+        """Write the whole answer. False, and nothing is written, where that is for `send` to do."""
+        cycle = self._cycle
+        length = sum(map(len, chunks))
+        if (
+            cycle.response_started
+            or cycle.disconnected
+            or not cycle.keep_alive
+            or cycle.access_log
+            or length > JOINED
+            or cycle.flow.write_paused
+            or cycle.scope["method"] == "HEAD"
+        ):
+            return False
+        pieces: list[bytes | memoryview] = [STATUS_LINE[status], b"content-type: ", content_type]
+        pieces.append(b"\r\ncontent-length: %d\r\n" % length)
+        for name, value in headers:
+            if b"\n" in value or b"\r" in value:
+                return False  # uvicorn refuses it
+            pieces += name, b": ", value, b"\r\n"
+        pieces += self._protocol.burst.usual(cycle.default_headers), b"\r\n", *chunks
+        cycle.response_started = cycle.response_complete = True
+        cycle.transport.write(b"".join(pieces))
+        cycle.message_event.set()
+        cycle.on_response()
+        return True
+
+    def reply(self, answer: Answer) -> None:
+        """Write an answer, or send it on a task of its own."""
+        if not self.answer(*answer[:4]):
+            self._protocol.spawn(send_answer(answer, cast(Send, self._cycle.send)))
+
+    def when_gone(self, call: Callable[[], object]) -> None:
+        """Call this if the client hangs up before the answer."""
+        self._protocol.when_gone = call
+
+
+class BurstProtocol(HttpToolsProtocol):
+    """uvicorn's, with the burst, exchanges, and requests that begin without a coroutine."""
+
+    burst: Burst
+    begin: Callable[[Scope, Exchange], bool]
+    """Begins to answer a request whose body may have arrived; False leaves it to the application."""
+
+    when_gone: Callable[[], object] | None = None
+    _idle_since: float | None = None
+    """When the last answer left, while no request has come since; by the loop's clock."""
+
+    _next: tuple[RequestResponseCycle, ASGI3Application] | None = None
+    _starting = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(cast(asyncio.Transport, BurstTransport(transport, self.burst)))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        if self.timeout_keep_alive_task is not None:
+            self.timeout_keep_alive_task.cancel()
+        if self.when_gone is not None:
+            self.when_gone()
+
+    def data_received(self, data: bytes) -> None:
+        # A request begins only when all of the data has been read: then its body has mostly arrived.
+        self._starting = True
+        try:
+            super().data_received(data)
+        finally:
+            self._starting = False
+        if self._next is not None:
+            self._start_next()
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run a coroutine that the server's end waits for."""
+        task = self.loop.create_task(work)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._next = cycle, app
+        if not self._starting:
+            self._start_next()
+
+    def _start_next(self) -> None:
+        # In a loop, because a request that is answered on the spot makes way for the next of its pipeline, and a client
+        # may send a thousand of them in one piece.
+        self._starting = True
+        try:
+            while self._next is not None:
+                (cycle, app), self._next = self._next, None
+                exchange = Exchange(cycle, self)
+                if app is not self.app or not self.begin(cast(Scope, cycle.scope), exchange):
+                    cycle.scope[EXCHANGE] = exchange  # type: ignore[literal-required]
+                    super()._start_asgi_task(cycle, app)
+        finally:
+            self._starting = False
+
+    # uvicorn sets a timer after each answer and cancels it with the next request. Here one timer a connection looks
+    # from time to time whether the connection has been idle for long enough.
+
+    def _unset_keepalive_if_required(self) -> None:
+        self._idle_since = None
+
+    def on_response_complete(self) -> None:
+        self.when_gone = None
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+            return
+        self._idle_since = self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            self._look_after(self.timeout_keep_alive)
+
+    def timeout_keep_alive_handler(self) -> None:
+        self.timeout_keep_alive_task = None
+        if self._idle_since is not None:
+            left = self._idle_since + self.timeout_keep_alive - self.loop.time()
+            if left > 0:
+                self._look_after(left)
+            else:
+                super().timeout_keep_alive_handler()
+
+    def _look_after(self, seconds: float) -> None:
+        self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
+
+
+def burst_protocol(begins: Callable[[Scope, Exchange], bool]) -> type[HttpToolsProtocol]:
+    """The protocol to give to one server as `uvicorn.Config(http=...)`; `begins` is its `BurstProtocol.begin`."""
+
+    class ServerProtocol(BurstProtocol):
+        burst = Burst()
+        begin = staticmethod(begins)
+
+    return ServerProtocol

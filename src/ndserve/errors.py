@@ -5,7 +5,8 @@ Where each class arises on the way of a request::
     socket   -> routes    UnknownPathError, MethodNotAllowedError, BodyTooLargeError, InvalidParameterError,
                         NotAcceptableError, UnknownTaskError, GoneError
              -> codecs    MalformedBodyError, UnsupportedMediaTypeError, UnsupportedError, InvalidInputError
-             -> service   UnknownTargetError, UnavailableError, InvalidInputError, QueueFullError, ShuttingDownError, ConflictError
+             -> service   UnknownTargetError, UnavailableError, InvalidInputError, QueueFullError, ShuttingDownError,
+                        ConflictError
              -> stores    StoreFullError, StoreUnavailableError
              -> cache     ModelLoadError, ModelTooLargeError
              -> lane      ExecutionError, EngineDeadError

@@ -38,7 +38,7 @@ from ndserve.model_cache.session import Session, check_runtime
 from ndserve.processes.base import Process, builtin_processes, load_processes
 from ndserve.routes import models, problems, system
 from ndserve.routes import tasks as task_routes
-from ndserve.routes.asgi import Intake, Message, Receive, Scope, Send
+from ndserve.routes.asgi import Exchange, Intake, Message, Receive, Scope, Send
 from ndserve.routes.base import load_routers
 from ndserve.routes.front import Front
 from ndserve.routes.hot import HotRoutes
@@ -59,6 +59,10 @@ class App(FastAPI):
     front: Front
     refusal: NdserveError | None = None
     """Why it could not be started."""
+
+    def begin(self, scope: Scope, exchange: Exchange) -> bool:
+        """Begin to answer a request past ASGI, for a server that can; False leaves it to `__call__`."""
+        return self.front.begin(scope, exchange)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":

@@ -62,7 +62,7 @@ def _config(app: App, settings: Settings) -> uvicorn.Config:
         app,
         host=settings.host,
         port=settings.port,
-        http=burst_protocol(),
+        http=burst_protocol(app.begin),
         ws="none",
         lifespan="on",
         interface="asgi3",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from ndserve.engine.batcher import Batcher
@@ -101,12 +101,14 @@ class Loading:
             self._served.add(target.key)
         self._turned.set()
 
-    def waited(self, target: Target, created: float) -> float:
-        """Seconds that a task created then has waited for the target's models."""
-        if target.key not in self._loads:
-            return 0.0
-        began, ended = self._loads[target.key]
-        return max(0.0, ended - max(began, created))
+    def note_waits(self, target: Target, tasks: Sequence[Task]) -> None:
+        """Note how long each task has waited for the target's models."""
+        load = self._loads.get(target.key)
+        if load is not None:
+            began, ended = load
+            for task in tasks:
+                if task.created < ended:
+                    task.load_seconds = ended - max(began, task.created)
 
     def judge(self, target: Target, batching: Batching) -> None:
         """Take what a batch has shown of the target's batch safety."""

@@ -115,7 +115,6 @@ class InferenceService:
         parameters: Mapping[str, Parameter] | None = None,
         *,
         cast: bool = False,
-        whole: bool = False,
         options: TaskOptions = DEFAULT_OPTIONS,
         task_id: str | None = None,
         keep: bool = True,
@@ -126,7 +125,6 @@ class InferenceService:
             inputs: arrays by input name, or one array for the target's only input. They must not change any more.
             parameters: of a process; text is converted to the type of the parameter's default.
             cast: convert other dtypes where no value changes by more than rounding.
-            whole: refuse arrays that lack the batch axis.
             task_id: the task's id, which nothing else has; a random one without.
             keep: False for a task whose caller waits: it is not stored unless `keep` is called.
 
@@ -140,7 +138,7 @@ class InferenceService:
             target = self.target(target)
         if isinstance(inputs, np.ndarray):
             inputs = {UNNAMED: inputs}
-        admitted = admit(target, inputs, parameters or {}, cast=cast, whole=whole)
+        admitted = admit(target, inputs, parameters or {}, cast=cast)
         now = self.clock()
         task = Task(task_id or self._ids.next(now), *admitted, created=now, options=options)
         self.check_room(task.input_bytes)
@@ -149,6 +147,24 @@ class InferenceService:
         else:
             self.ledger.add(task)
             self.worker.add(task, now)
+        return task
+
+    def start_inference(
+        self, target: Target, inputs: Tensors, parameters: Mapping[str, Parameter], options: TaskOptions
+    ) -> Task:
+        """Queue a task that is never stored: its caller waits for it, and takes it along when it goes.
+
+        Arrays must have the batch axis where the target's specs have one.
+
+        Raises:
+            NdserveError: as for `submit`.
+        """
+        admitted = admit(target, inputs, parameters, whole=target.specified)
+        now = self.clock()
+        task = Task(self._ids.next(now), *admitted, created=now, options=options)
+        self.check_room(task.input_bytes)
+        self.ledger.add(task)
+        self.worker.add(task, now)
         return task
 
     async def accept(self, tasks: Sequence[Task], now: float, group: Group | None = None) -> None:

@@ -38,6 +38,7 @@ class Target:
 
     `stacks` says that axis 0 of every input and output is the batch axis; `batching` whether tasks may share it.
     `plans` is the memory of `admission.admit`. `revision` tells apart what has had this name and version.
+    `specified` says that all inputs have shapes, and `takes_rows` that axis 0 is free in all of them.
     """
 
     name: str
@@ -55,11 +56,13 @@ class Target:
     probes_left: int = 0
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
     revision: int = 0
+    specified: bool = field(init=False)
     takes_rows: bool = field(init=False)
     plans: dict[Form, Plan] = field(default_factory=dict)
     statistics: Statistics = field(default_factory=Statistics)
 
     def __post_init__(self) -> None:
+        self.specified = all(spec.shape is not None for spec in self.inputs)
         self.takes_rows = all(spec.shape and spec.shape[0] is None for spec in self.inputs)
 
     @property

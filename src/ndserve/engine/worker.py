@@ -161,8 +161,7 @@ class Worker:
         """Note that tasks begin to run; those of a batch that is run again have begun before."""
         first = [task for task in tasks if task.live and task.start(now, self._lane.device.name)]
         if target.models:
-            for task in first:
-                task.load_seconds = self.loading.waited(target, task.created)
+            self.loading.note_waits(target, first)
         if first:
             self._report.started(first)
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, NamedTuple, TypeAlias
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
+from typing import Any, NamedTuple, Protocol, TypeAlias
 from urllib.parse import parse_qsl
 
 from ndserve.errors import BodyTooLargeError, InvalidParameterError, MalformedBodyError
+from ndserve.types import Task
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Message: TypeAlias = MutableMapping[str, Any]
@@ -21,6 +22,36 @@ class ClientGoneError(Exception):
     """The client hung up: nobody is left to answer."""
 
 
+Answer: TypeAlias = tuple[int, bytes, tuple[bytes | memoryview, ...], Sequence[tuple[bytes, bytes]], Task | None]
+"""Status, Content-Type, body, further headers, and the task whose outcome it delivers, if any."""
+
+
+class Exchange(Protocol):
+    """A server's own short way to read a body that has arrived, and to write a whole answer."""
+
+    def body(self) -> bytes | None:
+        """The whole body; None where it has to be received."""
+        ...
+
+    def answer(
+        self,
+        status: int,
+        content_type: bytes,
+        chunks: Sequence[bytes | memoryview],
+        headers: Sequence[tuple[bytes, bytes]],
+    ) -> bool:
+        """Write it; False where it has to be sent."""
+        ...
+
+    def reply(self, answer: Answer) -> None:
+        """Write it, or send it on a task of its own."""
+        ...
+
+    def when_gone(self, call: Callable[[], object]) -> None:
+        """Call this if the client hangs up before the answer."""
+        ...
+
+
 class Call(NamedTuple):
     """One request, as the handlers need it. Header names are in lower case."""
 
@@ -28,6 +59,7 @@ class Call(NamedTuple):
     headers: dict[bytes, bytes]
     query: bytes
     root: str
+    exchange: Exchange | None = None
 
     @property
     def content_type(self) -> str:
@@ -42,8 +74,17 @@ class Call(NamedTuple):
         return [(b"location", f"{self.root}/result/{task_id}".encode())]
 
 
+Handler: TypeAlias = Callable[[Call, Any], Awaitable[Answer]]
+
+Found: TypeAlias = tuple[Mapping[str, Handler], Any]
+"""The handlers of a path by method, and what else the path says, for the handler."""
+
+
 SMALL = 4096
 """A body up to this size is read without asking for room first; the submit asks."""
+
+SMALL_DIGITS = 3
+"""Digits of a Content-Length that is below `SMALL`."""
 
 
 class Intake:
@@ -55,7 +96,39 @@ class Intake:
         self._check_room = check_room
         self._arriving = 0
 
-    def expect(self, declared: bytes | None) -> None:
+    def at_hand(self, headers: Mapping[bytes, bytes], exchange: Exchange) -> bytes | None:
+        """A body that has arrived already; None leaves it to `read`.
+
+        Raises:
+            NdserveError: as for `expect`.
+        """
+        declared = headers.get(b"content-length")
+        if declared is None:
+            return None
+        if len(declared) > SMALL_DIGITS:
+            self.expect(declared)
+        return exchange.body()
+
+    async def read(self, call: Call) -> bytes | bytearray:
+        """The whole body of a request.
+
+        Raises:
+            ClientGoneError: the client hung up in the middle.
+            NdserveError: as for `expect`, `whole` and `rest`.
+        """
+        declared = call.headers.get(b"content-length")
+        if declared is not None:
+            self.expect(declared)
+        if call.exchange is not None:
+            body = call.exchange.body()
+            if body is not None:
+                if len(body) > SMALL:
+                    self._check_length(len(body))
+                return body
+        message = await call.receive()
+        return await self.rest(message, call.receive) if message.get("more_body") else self.whole(message)
+
+    def expect(self, declared: bytes) -> None:
         """Refuse a body by its Content-Length, before it is read.
 
         Raises:
@@ -63,8 +136,6 @@ class Intake:
             MalformedBodyError: not a number.
             NdserveError: what `check_room` raises.
         """
-        if declared is None:
-            return
         if not declared.isdigit():
             raise MalformedBodyError(f"Content-Length {declared[:40].decode('latin1')!r} is not a number")
         length = int(declared)

@@ -3,37 +3,24 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, NamedTuple, Protocol, TypeAlias
-
-import orjson
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, TypeAlias
 
 from ndserve.errors import MethodNotAllowedError, NdserveError
 from ndserve.routes import problems
-from ndserve.routes.asgi import Call, ClientGoneError, Headers, Receive, Scope, Send
+from ndserve.routes.answers import problem_answer, protocol_answer, send_answer
+from ndserve.routes.asgi import Answer, Call, ClientGoneError, Exchange, Handler, Receive, Scope, Send
+from ndserve.routes.hot import HotRoutes
+from ndserve.routes.open_inference import OpenInferenceRoutes
 from ndserve.types import Task
 
 logger = logging.getLogger(__name__)
 
-Answer: TypeAlias = tuple[int, bytes, tuple[bytes | memoryview, ...], Headers, Task | None]
-"""Status, Content-Type, body, further headers, and the task whose outcome it delivers, if any."""
-
-Handler: TypeAlias = Callable[[Call, Any], Awaitable[Answer]]
-
-Found: TypeAlias = tuple[Mapping[str, Handler], Any]
-"""The handlers of a path by method, and what else the path says, for the handler."""
-
+EXCHANGE = "ndserve.exchange"
+"""Where a server that has one puts its `Exchange` into the scope."""
 
 Refuse: TypeAlias = Callable[[NdserveError], Answer]
 """An error as an answer."""
-
-
-class Routes(Protocol):
-    """One family of paths."""
-
-    def match(self, path: str, method: str) -> Found | None:
-        """The handlers of a path; None for one that is not of this family."""
-        ...
 
 
 class Matched(NamedTuple):
@@ -42,12 +29,15 @@ class Matched(NamedTuple):
     handlers: Mapping[str, Handler]
     argument: Any
     refuse: Refuse
+    exchange: Exchange | None
 
 
 class Front:
     """All of them."""
 
-    def __init__(self, hot: Routes, open_inference: Routes, delivered: Callable[[Task], object]) -> None:
+    def __init__(
+        self, hot: HotRoutes, open_inference: OpenInferenceRoutes, delivered: Callable[[Task], object]
+    ) -> None:
         """`delivered` is called with a task whose outcome has been sent."""
         self._hot = hot
         self._open_inference = open_inference
@@ -55,22 +45,31 @@ class Front:
 
     def match(self, scope: Scope) -> Matched | None:
         """Who answers a request; None leaves it to FastAPI."""
-        path: str = scope["path"].removeprefix(scope.get("root_path", ""))
-        of_protocol = is_open_inference(path)
-        found = (self._open_inference if of_protocol else self._hot).match(path, scope["method"])
-        return None if found is None else Matched(*found, protocol_answer if of_protocol else problem_answer)
+        # Taken out, because a scope that holds what holds the scope would wait for the garbage collector.
+        exchange: Exchange | None = scope.pop(EXCHANGE, None)
+        path = path_of(scope)
+        if is_open_inference(path):
+            return Matched(*self._open_inference.match(path, scope["method"]), protocol_answer, exchange)
+        found = self._hot.match(path, scope["method"])
+        return None if found is None else Matched(*found, problem_answer, exchange)
+
+    def begin(self, scope: Scope, exchange: Exchange) -> bool:
+        """Begin to answer a request without a coroutine; False leaves it to `match` and `serve`."""
+        path = path_of(scope)
+        if not path.endswith("/infer") or scope["method"] != "POST":
+            return False
+        return self._open_inference.begin(path, dict(scope["headers"]), exchange)
 
     async def serve(self, matched: Matched, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        handlers, argument, refuse = matched
+        handlers, argument, refuse, exchange = matched
         try:
             handler = handlers.get(scope["method"])
             if handler is None:
-                answer = refuse(MethodNotAllowedError(f"this path answers {', '.join(handlers)}"))
-                answer[3].append((b"allow", ", ".join(handlers).encode()))
+                answer = _not_allowed(handlers, refuse)
             else:
                 headers = dict(scope["headers"])
-                call = Call(receive, headers, scope["query_string"], scope.get("root_path", ""))
+                call = Call(receive, headers, scope["query_string"], scope.get("root_path", ""), exchange)
                 answer = await handler(call, argument)
         except ClientGoneError:
             return
@@ -79,20 +78,18 @@ class Front:
         except Exception:
             logger.exception("%s %s failed", scope["method"], scope["path"])
             answer = refuse(NdserveError(problems.INTERNAL))
-        await send_answer(answer, send)
-        if answer[4] is not None:
-            self._delivered(answer[4])
+        status, content_type, chunks, further, delivers = answer
+        if exchange is None or not exchange.answer(status, content_type, chunks, further):
+            await send_answer(answer, send)
+        if delivers is not None:
+            self._delivered(delivers)
 
 
-async def send_answer(answer: Answer, send: Send) -> None:
-    """Send it as ASGI messages, each chunk by itself."""
-    status, content_type, chunks, further, _ = answer
-    length = b"%d" % sum(map(len, chunks))
-    fields = [(b"content-type", content_type), (b"content-length", length), *further]
-    await send({"type": "http.response.start", "status": status, "headers": fields})
-    for chunk in chunks[:-1]:
-        await send({"type": "http.response.body", "body": chunk, "more_body": True})
-    await send({"type": "http.response.body", "body": chunks[-1]})
+def path_of(scope: Scope) -> str:
+    """The path of a request, as the routes see it."""
+    path: str = scope["path"]
+    root: str = scope.get("root_path", "")
+    return path.removeprefix(root) if root else path
 
 
 def is_open_inference(path: str) -> bool:
@@ -100,13 +97,7 @@ def is_open_inference(path: str) -> bool:
     return path.startswith("/v2") and path[3:4] in ("", "/")
 
 
-def problem_answer(error: NdserveError) -> Answer:
-    """A refusal outside the protocol: `application/problem+json`."""
-    body = problems.problem(error.status, error.code, error.message, **error.details)
-    return error.status, problems.MEDIA_TYPE, (body,), problems.headers_of(error), None
-
-
-def protocol_answer(error: NdserveError) -> Answer:
-    """A refusal within Open Inference: the text alone, and Triton's choice of status."""
-    body = orjson.dumps({"error": error.message})
-    return problems.protocol_status(error), b"application/json", (body,), problems.headers_of(error), None
+def _not_allowed(handlers: Mapping[str, Handler], refuse: Refuse) -> Answer:
+    allowed = ", ".join(handlers)
+    answer = refuse(MethodNotAllowedError(f"this path answers {allowed}"))
+    return *answer[:3], [*answer[3], (b"allow", allowed.encode())], None

@@ -21,8 +21,7 @@ from ndserve.engine.status import describe, describe_group
 from ndserve.engine.targets import Target
 from ndserve.engine.tasks import GroupStatus, Tasks
 from ndserve.errors import EngineDeadError, InvalidParameterError
-from ndserve.routes.asgi import Call, ClientGoneError, Headers, Intake
-from ndserve.routes.front import Answer, Found, Handler
+from ndserve.routes.asgi import Answer, Call, ClientGoneError, Found, Handler, Headers, Intake
 from ndserve.routes.options import Options, asked_wait, check_id, fingerprint, read_options
 from ndserve.routes.waiting import until_ended
 from ndserve.types import LIVE, Task, TaskState, Tensors
@@ -77,10 +76,7 @@ class HotRoutes:
         if asked.webhook is not None:
             self._check_webhook(asked.webhook.url)
         target = self._service.target(name or options.target or self._default_process, options.version)
-        self._intake.expect(call.headers.get(b"content-length"))
-        message = await call.receive()
-        more = message.get("more_body")
-        body = await self._intake.rest(message, call.receive) if more else self._intake.whole(message)
+        body = await self._intake.read(call)
         decode = partial(codecs.decode, call.content_type, body, target.inputs, self._intake.max_body_bytes)
         inputs = decode() if codecs.is_cheap(body) else await asyncio.to_thread(decode)
         if task_id is not None or asked.idempotency_key is not None or options.split:

@@ -7,7 +7,7 @@ https://github.com/triton-inference-server/server/blob/main/docs/protocol/extens
 """
 
 from ndserve.codecs.open_inference.request import Asked, Request, decode, decode_document, is_request
-from ndserve.codecs.open_inference.response import Origin, check_outputs, encode
+from ndserve.codecs.open_inference.response import Origin, check_outputs, encode, is_binary
 
 LENGTH_HEADER = b"inference-header-content-length"
 """The header that counts the bytes of a message's JSON, in lower case as ASGI gives it."""
@@ -21,5 +21,6 @@ __all__ = [
     "decode",
     "decode_document",
     "encode",
+    "is_binary",
     "is_request",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple, TypeAlias
@@ -14,15 +15,17 @@ from ndserve.codecs.base import MAX_TENSORS, Payload
 from ndserve.codecs.npy import SMALL
 from ndserve.codecs.open_inference.classification import classified
 from ndserve.codecs.open_inference.datatypes import BINARY_ONLY, datatype_of
-from ndserve.codecs.open_inference.request import Request
+from ndserve.codecs.open_inference.request import Asked, Request
 from ndserve.errors import InvalidInputError, NotAcceptableError
 from ndserve.types import HostArray, Tensors, TensorSpec
 
 JSON = b"application/json"
 BINARY = b"application/octet-stream"
 
-_Form: TypeAlias = tuple[tuple[str, np.dtype[Any], tuple[int, ...], int], ...]
-"""Name, dtype, shape and bytes of each of the outputs, which are all binary."""
+Headers: TypeAlias = tuple[tuple[bytes, bytes], ...]
+
+_Form: TypeAlias = tuple[tuple[str, np.dtype[Any], tuple[int, ...]], ...]
+"""Name, dtype and shape of each of the outputs."""
 
 
 class Origin(NamedTuple):
@@ -58,17 +61,23 @@ def encode(origin: Origin, request: Request, outputs: Tensors, binary_type: byte
     return _mixed(origin, request.id, mixed, binary_type)
 
 
-def check_outputs(model: str, specs: Sequence[TensorSpec], request: Request) -> None:
-    """Refuse a request for an output that the model does not have, before it runs. Without specs nothing is known.
+def is_binary(request: Request) -> bool:
+    """Whether the response is raw bytes that nothing has to be made of."""
+    if request.outputs is None:
+        return request.binary
+    return all(asked.binary and not asked.classes for asked in request.outputs)
+
+
+def check_outputs(model: str, specs: Sequence[TensorSpec], outputs: Sequence[Asked]) -> None:
+    """Refuse to run for an output that the model does not have. Without specs nothing is known.
 
     Raises:
         InvalidInputError: there is none of that name.
     """
-    if request.outputs is not None and specs:
-        names = [spec.name for spec in specs]
-        for asked in request.outputs:
-            if asked.name not in names:
-                raise unknown_output(model, asked.name, names)
+    names = [spec.name for spec in specs]
+    for asked in outputs:
+        if names and asked.name not in names:
+            raise unknown_output(model, asked.name, names)
 
 
 def unknown_output(model: str, name: str, known: Iterable[str]) -> InvalidInputError:
@@ -78,33 +87,29 @@ def unknown_output(model: str, name: str, known: Iterable[str]) -> InvalidInputE
 
 def _all_binary(origin: Origin, request_id: str, outputs: Tensors, binary_type: bytes) -> Payload:
     """The usual case: the JSON depends on names, dtypes and shapes alone, and is written once for each combination."""
-    raw = {name: byte_strings.pack(array) for name, array in outputs.items() if array.dtype.hasobject}
-    form: _Form = tuple(
-        [(name, a.dtype, a.shape, len(raw[name]) if name in raw else a.nbytes) for name, a in outputs.items()]
-    )
-    head = _head(origin, request_id) + _tail(form)
-    total = sum([nbytes for *_, nbytes in form])
-    if total <= SMALL:
-        chunks: tuple[bytes | memoryview, ...] = (
-            head + b"".join([raw[name] if name in raw else array.tobytes() for name, array in outputs.items()]),
-        )
-    else:
-        chunks = (head, *[raw[name] if name in raw else _bytes_of(array) for name, array in outputs.items()])
-    return _payload(len(head), total, chunks, binary_type)
+    frame = None
+    if not request_id:
+        frame = _frame(origin.model, origin.version, tuple([(n, a.dtype, a.shape) for n, a in outputs.items()]))
+    if frame is None:
+        return _mixed(origin, request_id, [(name, array, True) for name, array in outputs.items()], binary_type)
+    head, total, headers = frame
+    if total > SMALL:
+        return Payload(binary_type, (head, *map(_bytes_of, outputs.values())), headers)
+    body = b"".join([head, *[array.tobytes() for array in outputs.values()]])
+    return Payload(binary_type if headers else JSON, (body,), headers)
 
 
 def _mixed(origin: Origin, request_id: str, outputs: list[tuple[str, HostArray, bool]], binary_type: bytes) -> Payload:
     entries: list[dict[str, Any]] = []
     chunks: list[bytes | memoryview] = []
     for name, array, binary in outputs:
-        entry: dict[str, Any] = {"name": name, "datatype": datatype_of(array.dtype, name), "shape": list(array.shape)}
         if binary:
             chunk = byte_strings.pack(array) if array.dtype.hasobject else _bytes_of(array)
-            entry["parameters"] = {"binary_data_size": len(chunk)}
+            entries.append(_entry(name, array.dtype, array.shape, len(chunk)))
             chunks.append(chunk)
         else:
-            entry["data"] = _values(name, entry["datatype"], array)
-        entries.append(entry)
+            entry = _entry(name, array.dtype, array.shape)
+            entries.append({**entry, "data": _values(name, entry["datatype"], array)})
     option = orjson.OPT_SERIALIZE_NUMPY
     head = _head(origin, request_id) + orjson.dumps({"outputs": entries}, option=option)[1:]
     return _payload(len(head), sum(map(len, chunks)), (head, *chunks), binary_type)
@@ -114,22 +119,31 @@ def _payload(length: int, binary: int, chunks: tuple[bytes | memoryview, ...], b
     """Without a single binary byte it is plain JSON, as Triton has it."""
     if not binary:
         return Payload(JSON, chunks)
-    return Payload(binary_type, chunks, ((b"inference-header-content-length", b"%d" % length),))
+    return Payload(binary_type, chunks, _length_header(length))
 
 
 @lru_cache(maxsize=1024)
-def _tail(form: _Form) -> bytes:
-    """The JSON of binary outputs, behind the names of their model and request."""
-    entries = [
-        {
-            "name": name,
-            "datatype": datatype_of(dtype, name),
-            "shape": list(shape),
-            "parameters": {"binary_data_size": nbytes},
-        }
-        for name, dtype, shape, nbytes in form
-    ]
-    return orjson.dumps({"outputs": entries})[1:]
+def _frame(model: str, version: str, form: _Form) -> tuple[bytes, int, Headers] | None:
+    """The JSON in front of binary outputs, the bytes that follow it, and the headers; None with texts among them."""
+    entries, total = [], 0
+    for name, dtype, shape in form:
+        if dtype.hasobject:
+            return None
+        nbytes = math.prod(shape) * dtype.itemsize
+        total += nbytes
+        entries.append(_entry(name, dtype, shape, nbytes))
+    head = _names(model, version) + orjson.dumps({"outputs": entries})[1:]
+    return head, total, _length_header(len(head)) if total else ()
+
+
+def _entry(name: str, dtype: np.dtype[Any], shape: tuple[int, ...], nbytes: int | None = None) -> dict[str, Any]:
+    """An output in the JSON, without its values; with the number of bytes that follow where it is binary."""
+    entry: dict[str, Any] = {"name": name, "datatype": datatype_of(dtype, name), "shape": list(shape)}
+    return entry if nbytes is None else {**entry, "parameters": {"binary_data_size": nbytes}}
+
+
+def _length_header(length: int) -> Headers:
+    return ((b"inference-header-content-length", b"%d" % length),)
 
 
 def _head(origin: Origin, request_id: str) -> bytes:

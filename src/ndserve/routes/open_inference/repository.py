@@ -13,11 +13,10 @@ from typing import Any
 
 import orjson
 
-from ndserve.codecs.base import Buffer, excerpt
+from ndserve.codecs.base import excerpt
 from ndserve.engine.management import READY, UNCHANGED, Change, Management
 from ndserve.errors import InvalidInputError, MalformedBodyError, ModelLoadError, UnsupportedError
-from ndserve.routes.asgi import Call, Intake
-from ndserve.routes.front import Answer
+from ndserve.routes.asgi import Answer, Call, Intake
 from ndserve.routes.open_inference.config import read_config
 from ndserve.routes.open_inference.paths import Named
 
@@ -67,10 +66,7 @@ class Repository:
 
     async def _read(self, call: Call) -> dict[str, Any]:
         """The body as a JSON object; it may be empty."""
-        self._intake.expect(call.headers.get(b"content-length"))
-        message = await call.receive()
-        more = message.get("more_body")
-        body: Buffer = await self._intake.rest(message, call.receive) if more else self._intake.whole(message)
+        body = await self._intake.read(call)
         if not bytes(body[:64]).strip():
             return {}
         try:

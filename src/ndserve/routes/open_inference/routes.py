@@ -10,8 +10,7 @@ from ndserve.engine.management import Management
 from ndserve.engine.service import InferenceService
 from ndserve.engine.targets import Target
 from ndserve.errors import NdserveError, UnknownPathError
-from ndserve.routes.asgi import Call, Intake
-from ndserve.routes.front import Answer, Found, Handler
+from ndserve.routes.asgi import Answer, Call, Exchange, Found, Handler, Intake
 from ndserve.routes.open_inference import documents
 from ndserve.routes.open_inference.infer import Inference, find_target
 from ndserve.routes.open_inference.paths import Named, read_path
@@ -26,8 +25,9 @@ class OpenInferenceRoutes:
     def __init__(self, service: InferenceService, management: Management, intake: Intake) -> None:
         self._service = service
         repository = Repository(management, intake)
+        self._inference = Inference(service, intake)
         self._handlers: dict[str, Mapping[str, Handler]] = {
-            "infer": {"POST": Inference(service, intake)},
+            "infer": {"POST": self._inference},
             "v2": {"GET": self._server},
             "v2/health/live": {"GET": self._live},
             "v2/health/ready": {"GET": self._ready},
@@ -47,6 +47,11 @@ class OpenInferenceRoutes:
         if named is None:
             return {method: _unknown}, path
         return self._handlers[named.action], named
+
+    def begin(self, path: str, headers: Mapping[bytes, bytes], exchange: Exchange) -> bool:
+        """Begin an inference without a coroutine; False leaves the request to `match`."""
+        named = read_path(path)
+        return named is not None and named.action == "infer" and self._inference.begin(named, headers, exchange)
 
     async def _server(self, call: Call, named: Named) -> Answer:
         return _answer(documents.server_metadata())
