@@ -12,10 +12,12 @@ import numpy as np
 
 from ndserve.codecs.base import UNNAMED
 from ndserve.engine.admission import admit
+from ndserve.engine.figures import figures
 from ndserve.engine.ids import RandomIds
 from ndserve.engine.lane import Lane
 from ndserve.engine.ledger import Ledger, outputs_of
 from ndserve.engine.recovery import resume
+from ndserve.engine.sweeper import Sweeper
 from ndserve.engine.targets import Target, Targets
 from ndserve.engine.worker import Worker
 from ndserve.errors import (
@@ -31,10 +33,6 @@ from ndserve.stores.base import DONE, Gone, Group
 from ndserve.types import DEFAULT_OPTIONS, HostArray, Outcome, Parameter, Task, TaskOptions, TaskState, Tensors
 
 logger = logging.getLogger(__name__)
-
-SWEEP_SECONDS = 1.0
-SWEEP_TASKS = 200
-"""Tasks removed at a time: few enough for commits in between."""
 
 STOP_SECONDS = 2.0
 """How long a lane that is in the middle of a batch is waited for once everything is settled."""
@@ -83,7 +81,7 @@ class InferenceService:
         self._max_attempts = max_attempts
         self._ids = RandomIds()
         self._drained: asyncio.Event | None = None
-        self._sweeping: asyncio.Task[None] | None = None
+        self._sweeper = Sweeper(self.store, clock)
 
     async def start(self, preload: Sequence[Target] = ()) -> None:
         """Start the lane, load the models of the targets in `preload`, and go on with what the store holds.
@@ -94,7 +92,7 @@ class InferenceService:
         """
         unfinished = await self.store.unfinished()
         self.lane.start(self._die)
-        self._sweeping = asyncio.create_task(self._sweep())
+        self._sweeper.start()
         for target in preload:
             await self.worker.loading.warm(target)
         if unfinished:
@@ -271,9 +269,7 @@ class InferenceService:
 
     async def close(self) -> None:
         """Stop everything; `drain` comes first where tasks matter."""
-        if self._sweeping is not None:
-            self._sweeping.cancel()
-            await asyncio.gather(self._sweeping, return_exceptions=True)
+        await self._sweeper.close()
         await self.worker.close()
         await self.cache.close()
         if not self.lane.stop(STOP_SECONDS):
@@ -285,27 +281,7 @@ class InferenceService:
 
     def stats(self) -> dict[str, Any]:
         """Figures since the start, as plain values."""
-        batches, tasks, ledger = self.worker.batches, self.worker.batched_tasks, self.ledger
-        return {
-            "queue": {
-                "queued": len(self.worker.batcher),
-                "live": len(ledger.live),
-                "bytes": ledger.nbytes,
-                "max_tasks": self.bounds.tasks,
-                "max_bytes": self.bounds.nbytes,
-            },
-            "ended": {state.value: number for state, number in ledger.ended.items()},
-            "settled_late": ledger.late,
-            "batches": {"count": batches, "tasks": tasks, "mean_size": round(tasks / batches, 2) if batches else None},
-            "store": {"durable": self.store.durable, **self.store.usage()._asdict()},
-            "models": {
-                "budget_bytes": self.cache.budget,
-                "bytes": self.cache.nbytes,
-                "loads": self.cache.loads,
-                "evictions": self.cache.evictions,
-            },
-            "waiting": len(self.waiters),
-        }
+        return figures(self)
 
     def check_room(self, nbytes: int, tasks: int = 1) -> None:
         """Refuse early: callers ask before they read a body of that many bytes.
@@ -365,13 +341,3 @@ class InferenceService:
         took = self.clock() - since
         for task in tasks:
             task.store_seconds = took
-
-    async def _sweep(self) -> None:
-        """Remove what has expired, a little at a time."""
-        while True:
-            removed = 0
-            try:
-                removed = await self.store.sweep(self.clock(), SWEEP_TASKS)
-            except Exception:  # what could not be removed now is removed next time
-                logger.exception("the task store could not be swept")
-            await asyncio.sleep(0 if removed == SWEEP_TASKS else SWEEP_SECONDS)
