@@ -4,22 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import NamedTuple
 
-from ndserve.codecs import multipart
+from ndserve.codecs import multipart, open_inference
 from ndserve.codecs.base import Buffer, Codec, excerpt
-from ndserve.codecs.json import JsonCodec
+from ndserve.codecs.json import JsonCodec, parse
 from ndserve.codecs.npy import NPY_MAGIC, SMALL, NpyCodec, is_view
 from ndserve.codecs.npz import ZIP_MAGIC, NpzCodec
+from ndserve.codecs.open_inference import Request
 from ndserve.errors import NotAcceptableError, UnsupportedMediaTypeError
 from ndserve.types import Tensors, TensorSpec
 
 _NPY: Codec = NpyCodec()
 _NPZ: Codec = NpzCodec()
-_JSON: Codec = JsonCodec()
+_JSON = JsonCodec()
 CODECS: tuple[Codec, ...] = (_NPY, _NPZ, _JSON)
 """Every wire format. Where a client has no preference, the first that holds the result is taken."""
 
 _BY_TYPE: dict[str, Codec] = {name: codec for codec in CODECS for name in codec.media_types}
+
+OPEN_INFERENCE = ("application/vnd.open-inference+octet-stream", "application/vnd.open-inference+json")
+"""Media types of Open Inference messages, which have none of their own: with binary tensors, and all in JSON."""
 
 # What clients send when nobody told them the type: curl's --data-binary claims the last one.
 _SNIFFED = {"", "application/octet-stream", "application/x-www-form-urlencoded"}
@@ -28,17 +33,45 @@ _SNIFFED = {"", "application/octet-stream", "application/x-www-form-urlencoded"}
 _ANY_FORM = ("application/octet-stream", "application/*", "*/*")
 
 
-def decode(content_type: str, body: Buffer, specs: Sequence[TensorSpec], limit: int) -> Tensors:
+class Decoded(NamedTuple):
+    """What a body holds. An Open Inference request says more than its arrays."""
+
+    tensors: Tensors
+    request: Request | None = None
+
+
+def decode(
+    content_type: str,
+    body: Buffer,
+    specs: Sequence[TensorSpec],
+    limit: int,
+    *,
+    json_length: int | None = None,
+    has_batch: bool = False,
+) -> Decoded:
     """The arrays of a request body, by its Content-Type or, where that says nothing, by its first bytes.
+
+    Args:
+        json_length: bytes of JSON in front of Open Inference's binary tensors, where a header says so.
+        has_batch: whether axis 0 of the specs is a batch axis.
 
     Raises:
         UnsupportedMediaTypeError: no codec reads it.
         MalformedBodyError, InvalidInputError, BodyTooLargeError: as `Codec.decode` says.
     """
     codec = _BY_TYPE.get(content_type)  # the usual case: the bare name
+    if json_length is not None or (codec is None and _media_type(content_type) in OPEN_INFERENCE):
+        request, tensors = open_inference.decode(body, json_length, specs, limit, has_batch=has_batch)
+        return Decoded(tensors, request)
     if codec is None:
         codec, body = _find(content_type, body)
-    return codec.decode(body, specs, limit)
+    if codec is not _JSON:
+        return Decoded(codec.decode(body, specs, limit))
+    document = parse(body)
+    if open_inference.is_request(document):
+        request, tensors = open_inference.decode_document(document, limit)
+        return Decoded(tensors, request)
+    return Decoded(_JSON.read(document, specs, limit))
 
 
 def encoder(accept: str, outputs: Tensors) -> Codec:
@@ -73,7 +106,8 @@ def _find(content_type: str, body: Buffer) -> tuple[Codec, Buffer]:
     if codec is None:
         raise UnsupportedMediaTypeError(
             f"the body's type {excerpt(media_type or 'unknown')} is not read;"
-            f" send {', '.join(codec.media_types[0] for codec in CODECS)} or {multipart.MEDIA_TYPE} with one file"
+            f" send {', '.join([*(codec.media_types[0] for codec in CODECS), *OPEN_INFERENCE])}"
+            f" or {multipart.MEDIA_TYPE} with one file"
         )
     return codec, body
 

@@ -52,7 +52,10 @@ class JsonCodec:
     cheap = False
 
     def decode(self, body: Buffer, specs: Sequence[TensorSpec], limit: int) -> Tensors:
-        document = parse(body)
+        return self.read(parse(body), specs, limit)
+
+    def read(self, document: Any, specs: Sequence[TensorSpec], limit: int) -> Tensors:
+        """The arrays of a body that is parsed already."""
         budget = Budget(limit)
         for key in ("inputs", "outputs"):
             if isinstance(document, dict) and key in document:

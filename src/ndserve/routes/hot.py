@@ -14,6 +14,7 @@ from functools import partial
 import orjson
 
 from ndserve import codecs
+from ndserve.codecs.base import Buffer
 from ndserve.codecs.npy import SMALL
 from ndserve.engine.groups import PREFIX
 from ndserve.engine.ledger import outputs_of
@@ -22,6 +23,8 @@ from ndserve.engine.targets import Target
 from ndserve.engine.tasks import GroupStatus, Tasks
 from ndserve.errors import EngineDeadError, InvalidParameterError
 from ndserve.routes.asgi import Answer, Call, ClientGoneError, Found, Handler, Headers, Intake
+from ndserve.routes.compression import inflated
+from ndserve.routes.open_inference.parameters import json_length, merged
 from ndserve.routes.options import Options, asked_wait, check_id, fingerprint, read_options
 from ndserve.routes.waiting import until_ended
 from ndserve.types import LIVE, Task, TaskState, Tensors
@@ -77,8 +80,10 @@ class HotRoutes:
             self._check_webhook(asked.webhook.url)
         target = self._service.target(name or options.target or self._default_process, options.version)
         body = await self._intake.read(call)
-        decode = partial(codecs.decode, call.content_type, body, target.inputs, self._intake.max_body_bytes)
-        inputs = decode() if codecs.is_cheap(body) else await asyncio.to_thread(decode)
+        inputs, request = await self._decode(call, target, body)
+        if request is not None:
+            options = merged(options, request, target)
+            asked = options.task
         if task_id is not None or asked.idempotency_key is not None or options.split:
             return await self._submit_named(call, target, inputs, options, task_id)
         # A caller who waits learns no id unless the wait runs out: until then there is nothing to keep.
@@ -98,6 +103,21 @@ class HotRoutes:
                 await self._service.keep(task)
                 return 202, _JSON, (_accepted(task),), call.location(task.id), None
         return 202, _JSON, (_queued(task.id),), call.location(task.id), None
+
+    async def _decode(self, call: Call, target: Target, body: Buffer) -> codecs.Decoded:
+        limit = self._intake.max_body_bytes
+        if b"content-encoding" in call.headers:
+            body = await inflated(body, call.headers[b"content-encoding"], limit)
+        decode = partial(
+            codecs.decode,
+            call.content_type,
+            body,
+            target.inputs,
+            limit,
+            json_length=json_length(call.headers),
+            has_batch=target.has_batch,
+        )
+        return decode() if codecs.is_cheap(body) else await asyncio.to_thread(decode)
 
     async def _submit_named(
         self, call: Call, target: Target, inputs: Tensors, options: Options, task_id: str | None

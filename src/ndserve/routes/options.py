@@ -16,7 +16,7 @@ from ndserve.codecs.base import excerpt
 from ndserve.engine.groups import PREFIX
 from ndserve.errors import InvalidParameterError
 from ndserve.routes.asgi import parse_query
-from ndserve.types import DEFAULT_OPTIONS, LIVE, NAME, TaskOptions, TaskState, Tensors, Webhook, join_names
+from ndserve.types import DEFAULT_OPTIONS, LIVE, NAME, Parameter, TaskOptions, TaskState, Tensors, Webhook, join_names
 
 MAX_WAIT = 3600.0
 MAX_SPAN = 366 * 24 * 3600.0
@@ -50,7 +50,7 @@ class Options(NamedTuple):
     split: bool
     wait: float | None
     task: TaskOptions
-    parameters: dict[str, str]
+    parameters: Mapping[str, Parameter]
 
 
 def read_options(query: bytes, headers: Headers) -> Options:

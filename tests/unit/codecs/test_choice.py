@@ -29,7 +29,7 @@ FORM = "multipart/form-data; boundary=b"
 
 
 def decoded(content_type: str, body: bytes) -> list[float]:
-    (array,) = codecs.decode(content_type, body, (), LIMIT).values()
+    (array,) = codecs.decode(content_type, body, (), LIMIT).tensors.values()
     values: list[float] = array.tolist()
     return values
 
@@ -104,7 +104,7 @@ def test_the_file_of_a_form_may_not_be_of_an_unknown_type(media_type: str) -> No
 
 def test_the_targets_specs_reach_the_codec() -> None:
     spec = TensorSpec("x", np.dtype(np.int8))
-    assert codecs.decode("", b"[1]", (spec,), LIMIT)[UNNAMED].dtype == np.int8
+    assert codecs.decode("", b"[1]", (spec,), LIMIT).tensors[UNNAMED].dtype == np.int8
 
 
 def test_the_limit_reaches_the_codec() -> None:
@@ -213,7 +213,7 @@ LATIN = st.text(st.characters(min_codepoint=32, max_codepoint=255), max_size=20)
 @settings(max_examples=200, deadline=None)
 def test_any_type_with_any_body_is_read_or_refused(content_type: str, start: bytes, rest: bytes) -> None:
     try:
-        tensors = codecs.decode(content_type, start + rest, (), LIMIT)
+        tensors = codecs.decode(content_type, start + rest, (), LIMIT).tensors
     except (*REFUSALS, UnsupportedMediaTypeError):
         return
     assert tensors

@@ -7,17 +7,17 @@ import logging
 from collections.abc import Mapping
 from functools import partial
 
-from ndserve.codecs.base import Buffer, Payload
+from ndserve.codecs.base import Buffer
 from ndserve.codecs.npy import SMALL
-from ndserve.codecs.open_inference import LENGTH_HEADER, Origin, Request, check_outputs, decode, encode, is_binary
+from ndserve.codecs.open_inference import Origin, Request, check_outputs, decode, encode, is_binary
 from ndserve.engine.ledger import outputs_of
 from ndserve.engine.service import InferenceService
 from ndserve.engine.targets import Target
-from ndserve.errors import MalformedBodyError, NdserveError, ShuttingDownError, TaskTimeoutError
+from ndserve.errors import NdserveError, ShuttingDownError, TaskTimeoutError
 from ndserve.routes.answers import protocol_answer
 from ndserve.routes.asgi import Answer, Call, ClientGoneError, Exchange, Intake
-from ndserve.routes.open_inference.compression import asked_coding, deflate, inflate
-from ndserve.routes.open_inference.parameters import read_options
+from ndserve.routes.compression import compressed, inflated
+from ndserve.routes.open_inference.parameters import json_length, read_options
 from ndserve.routes.open_inference.paths import Named
 from ndserve.routes.problems import INTERNAL
 from ndserve.routes.waiting import until_ended
@@ -81,8 +81,7 @@ class Inference:
         target = find_target(self._service, named)
         body: Buffer = await self._intake.read(call)
         if b"content-encoding" in headers:
-            unpack = partial(inflate, body, headers[b"content-encoding"], self._intake.max_body_bytes)
-            body = unpack() if len(body) <= SMALL // 16 else await asyncio.to_thread(unpack)
+            body = await inflated(body, headers[b"content-encoding"], self._intake.max_body_bytes)
         length = json_length(headers)
         decode_it = partial(self._decode, target, body, length)
         request, tensors = decode_it() if _is_cheap(body, length) else await asyncio.to_thread(decode_it)
@@ -148,33 +147,3 @@ def find_target(service: InferenceService, named: Named) -> Target:
     if named.version == "1" and target.version not in ("", "1"):
         return service.target(named.model, "1")
     return target
-
-
-def json_length(headers: Mapping[bytes, bytes]) -> int | None:
-    """The bytes of JSON in front of the binary tensors; None without the header.
-
-    Raises:
-        MalformedBodyError: it is no number.
-    """
-    length = headers.get(LENGTH_HEADER)
-    if length is None:
-        return None
-    if not length.isdigit() or len(length) > 18:
-        raise MalformedBodyError(f"Inference-Header-Content-Length {length[:40].decode('latin1')!r} is not a number")
-    return int(length)
-
-
-async def compressed(payload: Payload, accept: bytes) -> Payload:
-    """The answer as Accept-Encoding asks.
-
-    Binary tensors hardly become smaller, at a hundred times the cost of the request: they are compressed only for
-    who asks for nothing else.
-    """
-    coding, alone = asked_coding(accept)
-    if not coding or not (alone or not payload.headers):
-        return payload
-    squeeze = partial(deflate, payload.chunks, coding)
-    small = sum(map(len, payload.chunks)) <= SMALL // 16
-    chunk = squeeze() if small else await asyncio.to_thread(squeeze)
-    headers = ((b"content-encoding", coding), (b"vary", b"accept-encoding"), *payload.headers)
-    return Payload(payload.content_type, (chunk,), headers)

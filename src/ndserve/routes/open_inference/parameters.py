@@ -7,9 +7,12 @@ https://github.com/triton-inference-server/server/blob/main/docs/protocol/extens
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
+from ndserve.codecs.open_inference import LENGTH_HEADER, Request, check_outputs
 from ndserve.engine.targets import Target
-from ndserve.errors import MalformedBodyError, UnsupportedError
+from ndserve.errors import InvalidInputError, MalformedBodyError, UnsupportedError
+from ndserve.routes.options import Options
 from ndserve.types import DEFAULT_OPTIONS, Parameter, TaskOptions
 
 _RESERVED = frozenset({"priority", "timeout", "headers", "binary_data_output"})
@@ -54,3 +57,45 @@ def _whole(given: Mapping[str, Parameter], name: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**63:
         raise MalformedBodyError(f"the parameter {name} must be a whole number from 0 up, not {value!r:.100}")
     return value
+
+
+def merged(options: Options, request: Request, target: Target) -> Options:
+    """The options of a submit whose body is such a request; where the query says something else, the query counts.
+
+    A timeout bounds the time in the queue, as Triton's does, and from its start on the run as well.
+
+    Raises:
+        InvalidInputError: the model has no such output, or classes are asked for, which a task does not keep.
+        MalformedBodyError, UnsupportedError: as `read_options` says.
+    """
+    for asked in request.outputs or ():
+        if asked.classes:
+            raise InvalidInputError(
+                f"output {asked.name[:100]!r}: a task keeps its outputs whole; classification is for /v2/.../infer"
+            )
+    check_outputs(target.name, target.outputs, request.outputs or ())
+    given, parameters = read_options(request.parameters, target)
+    task = options.task
+    if given is not DEFAULT_OPTIONS:
+        within = given.start_within
+        task = replace(
+            task,
+            priority=given.priority if task.priority == DEFAULT_OPTIONS.priority else task.priority,
+            start_within=within if task.start_within is None else task.start_within,
+            run_within=within if task.run_within is None else task.run_within,
+        )
+    return options._replace(task=task, parameters={**parameters, **options.parameters})
+
+
+def json_length(headers: Mapping[bytes, bytes]) -> int | None:
+    """The bytes of JSON in front of the binary tensors; None without the header.
+
+    Raises:
+        MalformedBodyError: it is no number.
+    """
+    length = headers.get(LENGTH_HEADER)
+    if length is None:
+        return None
+    if not length.isdigit() or len(length) > 18:
+        raise MalformedBodyError(f"Inference-Header-Content-Length {length[:40].decode('latin1')!r} is not a number")
+    return int(length)

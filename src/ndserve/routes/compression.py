@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import zlib
-from functools import lru_cache
+from functools import lru_cache, partial
 
-from ndserve.codecs.base import Buffer, excerpt
+from ndserve.codecs.base import Buffer, Payload, excerpt
 from ndserve.errors import BodyTooLargeError, MalformedBodyError, UnsupportedError
 
 _WINDOWS = {b"gzip": 31, b"deflate": 15}
 """zlib's way to name the format (https://docs.python.org/3/library/zlib.html#zlib.decompressobj)."""
+
+SMALL = 4096
+"""Up to this size the event loop does the work itself."""
 
 LEVEL = 1
 """The fastest: arrays hardly become smaller by more effort."""
@@ -69,3 +73,28 @@ def deflate(chunks: tuple[bytes | memoryview, ...], coding: bytes) -> bytes:
     """The chunks as one compressed body."""
     stream = zlib.compressobj(LEVEL, zlib.DEFLATED, _WINDOWS[coding])
     return b"".join([*(stream.compress(chunk) for chunk in chunks), stream.flush()])
+
+
+async def inflated(body: Buffer, coding: bytes, limit: int) -> Buffer:
+    """The same as `inflate`, on a thread where that takes long.
+
+    Raises:
+        NdserveError: as for `inflate`.
+    """
+    work = partial(inflate, body, coding, limit)
+    return work() if len(body) <= SMALL else await asyncio.to_thread(work)
+
+
+async def compressed(payload: Payload, accept: bytes) -> Payload:
+    """The answer as Accept-Encoding asks.
+
+    Binary tensors hardly become smaller, at a hundred times the cost of the request: they are compressed only for
+    who asks for nothing else.
+    """
+    coding, alone = asked_coding(accept)
+    if not coding or not (alone or not payload.headers):
+        return payload
+    work = partial(deflate, payload.chunks, coding)
+    chunk = work() if sum(map(len, payload.chunks)) <= SMALL else await asyncio.to_thread(work)
+    headers = ((b"content-encoding", coding), (b"vary", b"accept-encoding"), *payload.headers)
+    return Payload(payload.content_type, (chunk,), headers)
