@@ -2,7 +2,8 @@
 
 Where each class arises on the way of a request::
 
-    socket   -> routes    BodyTooLargeError, InvalidParameterError, NotAcceptableError, UnknownTaskError, GoneError
+    socket   -> gate      UnauthorizedError, ForbiddenError, NotFoundError
+             -> routes    BodyTooLargeError, InvalidParameterError, NotAcceptableError, UnknownTaskError, GoneError
              -> codecs    MalformedBodyError, UnsupportedMediaTypeError, InvalidInputError
              -> service   UnknownTargetError, InvalidInputError, QueueFullError, ShuttingDownError, ConflictError
              -> stores    StoreFullError, StoreUnavailableError
@@ -29,6 +30,8 @@ class NdserveError(Exception):
     status: int = 500
     retry_after: ClassVar[int | None] = None
     """Seconds after which the same request may well be accepted; None where nothing is known of that."""
+    challenge: str | None = None
+    """What to present instead, as a value of WWW-Authenticate (https://www.rfc-editor.org/rfc/rfc9110#section-11.6.1)."""
 
     def __init__(self, message: str, **details: Any) -> None:
         super().__init__(message)
@@ -43,6 +46,35 @@ class StartupError(NdserveError):
     """The server cannot start as configured."""
 
     code = "startup"
+
+
+class UnauthorizedError(NdserveError):
+    """The request needs an API key that is in force, and carries none."""
+
+    code = "unauthorized"
+    status = 401
+
+    def __init__(self, message: str, *, challenge: str) -> None:
+        super().__init__(message)
+        self.challenge = challenge
+
+
+class ForbiddenError(NdserveError):
+    """The key's role does not suffice, or management is closed to this request."""
+
+    code = "forbidden"
+    status = 403
+
+    def __init__(self, message: str, *, challenge: str | None = None) -> None:
+        super().__init__(message)
+        self.challenge = challenge
+
+
+class NotFoundError(NdserveError):
+    """No route has this path."""
+
+    code = "not_found"
+    status = 404
 
 
 class MalformedBodyError(NdserveError):

@@ -39,6 +39,7 @@ from ndserve.routes import models, problems, system
 from ndserve.routes import tasks as task_routes
 from ndserve.routes.asgi import Message, Receive, Scope, Send
 from ndserve.routes.base import load_routers
+from ndserve.routes.gate import Gate, open_gate
 from ndserve.routes.hot import HotRoutes
 from ndserve.routes.openapi import HOT_PATHS
 from ndserve.routes.options import RESERVED
@@ -51,13 +52,20 @@ logger = logging.getLogger("ndserve")
 
 
 class App(FastAPI):
-    """FastAPI with the hot routes in front of it."""
+    """FastAPI with the hot routes in front of it, and the gate in front of all."""
 
+    gate: Gate
     hot: HotRoutes
     refusal: NdserveError | None = None
     """Why it could not be started."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] in ("http", "websocket"):
+            try:
+                self.gate.check(scope)
+            except NdserveError as error:
+                await problems.refuse(error, scope, send)
+                return
         if scope["type"] == "http":
             matched = self.hot.match(scope)
             if matched is not None:
@@ -100,6 +108,8 @@ def create_app(settings: Settings, on_dead: Callable[[str], None] | None = None)
     clock = _clock()
     guard = Guard(settings.webhook_allow)
     courier = _courier(settings, guard, clock)
+    gate = open_gate(settings.api_keys_file, settings.host, open_management=settings.open_management, routers=routers)
+    logger.info("management: %s", gate.describe())
     service = _service(settings, targets, device, clock, courier, on_dead or _end_process)
     preload = _preload(settings.preload, targets)
     app = App(
@@ -114,7 +124,8 @@ def create_app(settings: Settings, on_dead: Callable[[str], None] | None = None)
     app.hot = HotRoutes(
         tasks, settings.max_body_bytes, settings.default_process, guard.check_url if courier else _no_webhooks
     )
-    app.state.service, app.state.tasks = service, tasks
+    app.gate = gate
+    app.state.gate, app.state.service, app.state.tasks = gate, service, tasks
     for router in (system.router, models.router, task_routes.router):
         app.include_router(router)
     _include_user_routers(app, routers)
