@@ -17,6 +17,7 @@ Options, each with the environment variable that stands for it:
   -p, --publish ADDR:PORT  where it listens on this machine      NDSERVE_PUBLISH    (127.0.0.1:8076)
   -m, --models DIR         the models, mounted read-only         NDSERVE_MODELS_DIR (models of this checkout)
       --processes DIR      your array functions, read-only       NDSERVE_PROCESSES_DIR (none)
+      --keys FILE          API keys, read-only; see below        NDSERVE_KEYS_FILE  (none)
       --data VOLUME|DIR    what the service keeps                NDSERVE_DATA       (the volume ndserve-data);
                            a folder must belong to uid 10001
   -d, --detach             in the background, started again after a crash or a reboot
@@ -26,7 +27,11 @@ Options, each with the environment variable that stands for it:
 What follows -- goes to `ndserve serve` as it is; every option of it is also a variable NDSERVE_... in the container.
 
 The container's root is read-only, it has no capabilities, and its service runs as uid 10001. Only this machine reaches
-it; `--publish 0.0.0.0:8076` lets every machine that reaches this one in: put a proxy with authentication in front.
+it; `--publish 0.0.0.0:8076` lets every machine that reaches this one in: give it keys.
+
+Keys: `ndserve key alice --role manage >> keys.txt` makes one, and with `--keys keys.txt` every request but health needs
+one. Without, everybody may run tasks and nobody may manage models, since the server inside listens on 0.0.0.0.
+`docker kill --signal HUP NAME` has a changed file read again.
 
 Examples:
   scripts/run_container.sh                              # in the foreground; Ctrl-C drains and stops it
@@ -35,6 +40,12 @@ Examples:
   curl http://127.0.0.1:8076/health
   docker stop ndserve                                   # finishes what runs, at most 30 s
 END
+}
+
+# A file of this machine as an absolute path, which a mount must be.
+file() {
+    [[ -f "$1" && -r "$1" ]] || fail "no such file: $1"
+    echo "$(folder "$(dirname "$1")")/$(basename "$1")"
 }
 
 # A folder of this machine as an absolute path, which a mount must be.
@@ -49,6 +60,7 @@ name="${NDSERVE_CONTAINER:-ndserve}"
 publish="${NDSERVE_PUBLISH:-127.0.0.1:8076}"
 models="${NDSERVE_MODELS_DIR:-$(dirname "${BASH_SOURCE[0]}")/../models}"
 processes="${NDSERVE_PROCESSES_DIR:-}"
+keys="${NDSERVE_KEYS_FILE:-}"
 data="${NDSERVE_DATA:-ndserve-data}"
 detach=
 dry_run=
@@ -60,6 +72,7 @@ while (($#)); do
         -p | --publish) publish="${2:?"$1 wants a value"}" && shift ;;
         -m | --models) models="${2:?"$1 wants a value"}" && shift ;;
         --processes) processes="${2:?"$1 wants a value"}" && shift ;;
+        --keys) keys="${2:?"$1 wants a value"}" && shift ;;
         --data) data="${2:?"$1 wants a value"}" && shift ;;
         -d | --detach) detach=yes ;;
         --engine) ENGINE="${2:?"$1 wants a value"}" && shift ;;
@@ -84,6 +97,7 @@ fi
 image="${image:-ndserve:$variant}"
 models="$(folder "$models")"
 [[ -z "$processes" ]] || processes="$(folder "$processes")"
+[[ -z "$keys" ]] || keys="$(file "$keys")"
 [[ "$data" != */* ]] || data="$(folder "$data")"
 
 if [[ -n "$dry_run" ]]; then
@@ -103,6 +117,7 @@ command=("$engine" run --name "$name" --publish "$publish:8076"
     # Longer than NDSERVE_DRAIN_SECONDS, or the engine kills what still runs.
     --stop-timeout 45)
 [[ -z "$processes" ]] || command+=(--volume "$processes:/srv/processes:ro")
+[[ -z "$keys" ]] || command+=(--volume "$keys:/srv/keys.txt:ro" --env NDSERVE_API_KEYS_FILE=/srv/keys.txt)
 if [[ "$(basename "$engine")" == podman ]]; then
     # Without it SELinux forbids the mounts, and the GPU's devices.
     command+=(--security-opt label=disable)

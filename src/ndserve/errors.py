@@ -2,8 +2,9 @@
 
 Where each class arises on the way of a request::
 
-    socket   -> routes    UnknownPathError, MethodNotAllowedError, BodyTooLargeError, InvalidParameterError,
-                        NotAcceptableError, UnknownTaskError, GoneError
+    socket   -> gate      UnauthorizedError, ForbiddenError, NotFoundError
+             -> routes    MethodNotAllowedError, BodyTooLargeError, InvalidParameterError, NotAcceptableError,
+                        UnknownTaskError, GoneError
              -> codecs    MalformedBodyError, UnsupportedMediaTypeError, UnsupportedError, InvalidInputError
              -> service   UnknownTargetError, UnavailableError, InvalidInputError, QueueFullError, ShuttingDownError,
                         ConflictError
@@ -31,6 +32,8 @@ class NdserveError(Exception):
     status: int = 500
     retry_after: ClassVar[int | None] = None
     """Seconds after which the same request may well be accepted; None where nothing is known of that."""
+    challenge: str | None = None
+    """What to present instead, as a value of WWW-Authenticate (https://www.rfc-editor.org/rfc/rfc9110#section-11.6.1)."""
 
     def __init__(self, message: str, **details: Any) -> None:
         super().__init__(message)
@@ -47,18 +50,40 @@ class StartupError(NdserveError):
     code = "startup"
 
 
+class UnauthorizedError(NdserveError):
+    """The request needs an API key that is in force, and carries none."""
+
+    code = "unauthorized"
+    status = 401
+
+    def __init__(self, message: str, *, challenge: str) -> None:
+        super().__init__(message)
+        self.challenge = challenge
+
+
+class ForbiddenError(NdserveError):
+    """The key's role does not suffice, or management is closed to this request."""
+
+    code = "forbidden"
+    status = 403
+
+    def __init__(self, message: str, *, challenge: str | None = None) -> None:
+        super().__init__(message)
+        self.challenge = challenge
+
+
+class NotFoundError(NdserveError):
+    """No route has this path."""
+
+    code = "not_found"
+    status = 404
+
+
 class MalformedBodyError(NdserveError):
     """The body is not what its media type says."""
 
     code = "malformed_body"
     status = 400
-
-
-class UnknownPathError(NdserveError):
-    """Nothing answers this path."""
-
-    code = "not_found"
-    status = 404
 
 
 class MethodNotAllowedError(NdserveError):

@@ -14,12 +14,8 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any
 
-from fastapi import APIRouter, FastAPI, Request
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import Response
-from starlette.exceptions import HTTPException
+from fastapi import APIRouter
 
 from ndserve import __version__
 from ndserve.devices import open_device
@@ -36,14 +32,15 @@ from ndserve.model_cache import repository
 from ndserve.model_cache.cache import ModelCache
 from ndserve.model_cache.session import Session, check_runtime
 from ndserve.processes.base import Process, builtin_processes, load_processes
-from ndserve.routes import models, problems, system
+from ndserve.routes import models, system
 from ndserve.routes import tasks as task_routes
-from ndserve.routes.asgi import Exchange, Intake, Message, Receive, Scope, Send
+from ndserve.routes.app import App
+from ndserve.routes.asgi import Intake
 from ndserve.routes.base import load_routers
 from ndserve.routes.front import Front
+from ndserve.routes.gate import open_gate
 from ndserve.routes.hot import HotRoutes
 from ndserve.routes.open_inference import OpenInferenceRoutes
-from ndserve.routes.openapi import HOT_PATHS
 from ndserve.routes.options import RESERVED
 from ndserve.settings import Settings
 from ndserve.stores import open_store
@@ -51,39 +48,6 @@ from ndserve.types import ModelInfo, join_names
 from ndserve.webhooks import Guard, Secret, Sender
 
 logger = logging.getLogger("ndserve")
-
-
-class App(FastAPI):
-    """FastAPI with the plain-ASGI routes in front of it."""
-
-    front: Front
-    refusal: NdserveError | None = None
-    """Why it could not be started."""
-
-    def begin(self, scope: Scope, exchange: Exchange) -> bool:
-        """Begin to answer a request past ASGI, for a server that can; False leaves it to `__call__`."""
-        return self.front.begin(scope, exchange)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            matched = self.front.match(scope)
-            if matched is not None:
-                await self.front.serve(matched, scope, receive, send)
-                return
-        if scope["type"] == "lifespan":
-            send = partial(self._tell_refusal, send)
-        await super().__call__(scope, receive, send)
-
-    async def _tell_refusal(self, send: Send, message: Message) -> None:
-        """Have the server log the reason of a failed start as a sentence, where Starlette would give a traceback."""
-        if message["type"] == "lifespan.startup.failed" and self.refusal is not None:
-            message = {**message, "message": f"ndserve: {self.refusal.message}"}
-        await send(message)
-
-    def openapi(self) -> dict[str, Any]:
-        schema = super().openapi()
-        schema["paths"] = {**HOT_PATHS, **schema["paths"]}
-        return schema
 
 
 def create_app(settings: Settings, on_dead: Callable[[str], None] | None = None) -> App:
@@ -107,10 +71,21 @@ def create_app(settings: Settings, on_dead: Callable[[str], None] | None = None)
     clock = _clock()
     guard = Guard(settings.webhook_allow)
     courier = _courier(settings, guard, clock)
+    gate = open_gate(settings.api_keys_file, settings.host, open_management=settings.open_management, routers=routers)
+    logger.info("management: %s", gate.describe())
     service = _service(settings, targets, device, clock, courier, on_dead or _end_process)
     preload = _preload(settings.preload, targets)
     management = Management(service, settings.models if settings.models.is_dir() else None)
+    tasks = Tasks(service)
+    intake = Intake(settings.max_body_bytes, service.check_room)
+    front = Front(
+        HotRoutes(tasks, intake, settings.default_process, guard.check_url if courier else _no_webhooks),
+        OpenInferenceRoutes(service, management, intake),
+        service.store.delivered,
+    )
     app = App(
+        gate,
+        front,
         title="ndserve",
         version=__version__,
         description="Post an array, get a task id, fetch the result.",
@@ -123,21 +98,10 @@ def create_app(settings: Settings, on_dead: Callable[[str], None] | None = None)
             drain_seconds=settings.drain_seconds,
         ),
     )
-    tasks = Tasks(service)
-    intake = Intake(settings.max_body_bytes, service.check_room)
-    app.front = Front(
-        HotRoutes(tasks, intake, settings.default_process, guard.check_url if courier else _no_webhooks),
-        OpenInferenceRoutes(service, management, intake),
-        service.store.delivered,
-    )
-    app.state.service, app.state.tasks = service, tasks
+    app.state.gate, app.state.service, app.state.tasks = gate, service, tasks
     for router in (system.router, models.router, task_routes.router):
         app.include_router(router)
     _include_user_routers(app, routers)
-    app.add_exception_handler(NdserveError, _on_error)
-    app.add_exception_handler(RequestValidationError, _on_invalid)
-    app.add_exception_handler(HTTPException, _on_http_error)
-    app.add_exception_handler(Exception, _on_crash)
     return app
 
 
@@ -265,7 +229,7 @@ async def _lifespan(
         yield
         await service.drain(drain_seconds)
     except NdserveError as error:
-        app.refusal = error
+        app.refused = error
         raise
     finally:
         if courier is not None:
@@ -298,36 +262,6 @@ def _include_user_routers(app: App, routers: list[APIRouter]) -> None:
 def _anonymous(path: str) -> str:
     """The path without the names of its parameters, which do not tell two routes apart."""
     return re.sub(r"\{[^}]*\}", "{}", path)
-
-
-async def _on_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, NdserveError)
-    body = problems.problem(error.status, error.code, error.message, **error.details)
-    headers = {name.decode(): value.decode() for name, value in problems.headers_of(error)}
-    return _problem(error.status, body, headers)
-
-
-async def _on_invalid(request: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestValidationError)
-    faults = [{"at": ".".join(map(str, fault["loc"])), "message": fault["msg"]} for fault in error.errors()]
-    text = "; ".join(f"{fault['at']}: {fault['message']}" for fault in faults)
-    return _problem(422, problems.problem(422, "invalid_request", text, faults=faults))
-
-
-async def _on_http_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "http_error")
-    detail = f"{request.method} {request.url.path}: {error.detail}"
-    return _problem(error.status_code, problems.problem(error.status_code, code, detail), error.headers)
-
-
-async def _on_crash(request: Request, error: Exception) -> Response:
-    # Starlette raises the error again once this is sent, and uvicorn logs it with its traceback.
-    return _problem(500, problems.problem(500, "internal", problems.INTERNAL))
-
-
-def _problem(status: int, body: bytes, headers: Any = None) -> Response:
-    return Response(body, status, headers, media_type=problems.MEDIA_TYPE.decode())
 
 
 def __getattr__(name: str) -> App:

@@ -7,15 +7,18 @@ import contextlib
 import gc
 import logging
 import os
+import signal
 import socket
 from types import FrameType
 
 import uvicorn
 
+from ndserve.access import KeyFile
 from ndserve.burst import burst_protocol
 from ndserve.engine.service import InferenceService
 from ndserve.errors import StartupError
-from ndserve.main import App, create_app
+from ndserve.main import create_app
+from ndserve.routes.app import App
 from ndserve.settings import Settings
 
 logger = logging.getLogger("ndserve")
@@ -33,7 +36,7 @@ def run(settings: Settings) -> int:
     configure_logging(settings.log_level)
     app = create_app(settings)
     service: InferenceService = app.state.service
-    server = Server(_config(app, settings), service, settings.drain_seconds)
+    server = Server(_config(app, settings), service, settings.drain_seconds, app.gate.keys)
     # What exists now stays: the collector need not look at it again. And with thousands of tasks in flight and kept,
     # its default of every 700 new objects cost a twentieth of a request.
     gc.freeze()
@@ -44,7 +47,7 @@ def run(settings: Settings) -> int:
         # A device that no longer answers may also hang the interpreter's own clean-up.
         logging.shutdown()
         os._exit(1)
-    if isinstance(app.refusal, StartupError):
+    if isinstance(app.refused, StartupError):
         return 2
     return 0 if server.started else 3
 
@@ -76,14 +79,19 @@ def _config(app: App, settings: Settings) -> uvicorn.Config:
 
 
 class Server(uvicorn.Server):
-    """Starts to drain with the signal, while connections still wait for their results."""
+    """Starts to drain with the signal, while connections still wait for their results. SIGHUP reads the keys again."""
 
-    def __init__(self, config: uvicorn.Config, service: InferenceService, drain_seconds: float) -> None:
+    def __init__(
+        self, config: uvicorn.Config, service: InferenceService, drain_seconds: float, keys: KeyFile | None
+    ) -> None:
         super().__init__(config)
         self._service = service
         self._drain_seconds = drain_seconds
+        self._keys = keys
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        if self._keys is not None:
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._keys.reload)
         await super().startup(sockets)
         if self.started:
             for line in banner(self._service):

@@ -38,6 +38,12 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for every network interface.")
     port: Annotated[int, Field(ge=0, le=65535)] = Field(8076, description="Port to listen on; 0 for any free one.")
+    api_keys_file: Path | None = Field(
+        None, description="File of API keys, which `ndserve key` makes; every request but health then needs one."
+    )
+    open_management: bool = Field(
+        False, description="Let everyone who reaches the server manage its models, without a key."
+    )
     models: Path = Field(
         Path("models"), description="Folder of models: NAME/VERSION/model.onnx (and NAME/model.toml) or NAME.onnx."
     )

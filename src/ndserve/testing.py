@@ -37,6 +37,9 @@ from ndserve.types import HostArray, Parameter
 
 WAIT_SECONDS = 30
 
+URL = "http://127.0.0.1:8076"
+"""Where the server in process seems to be: what a user of this machine may do, its tests may do."""
+
 
 class InProcessServer:
     """A server without a socket. `http` sends requests; `service` is the engine behind them."""
@@ -80,7 +83,7 @@ def serving(
     folders = {"models": models, "processes": processes, "routes": routes}
     options |= {name: Path(folder) for name, folder in folders.items() if folder is not None}
     app = create_app(Settings(**{"device": "cpu", "store": "memory", **options}))
-    with TestClient(app) as http:
+    with TestClient(app, base_url=URL) as http:
         yield InProcessServer(http, app.state.service)
 
 

@@ -46,7 +46,7 @@ class Connection:
         return await self.receive()
 
     def send(self, method: str, target: str, body: bytes = b"") -> None:
-        head = f"{method} {target} HTTP/1.1\r\nhost: test\r\ncontent-length: {len(body)}\r\n\r\n"
+        head = f"{method} {target} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: {len(body)}\r\n\r\n"
         self.writer.write(head.encode() + body)
 
     async def receive(self) -> Answer:

@@ -49,7 +49,7 @@ class RunningServer:
 
     def ready(self) -> None:
         """Wait until it serves."""
-        found = self.line(r"ready: http://([\d.]+):(\d+)")
+        found = self.line(r"(?:ready: |running on )http://([\d.]+):(\d+)")
         self.host, self.port = found[1], int(found[2])
 
     def terminate(self) -> None:

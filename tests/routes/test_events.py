@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ndserve.engine.tasks import Tasks
-from ndserve.main import App
+from ndserve.routes.app import App
 from ndserve.routes.tasks import _follow, _news
 from ndserve.types import TaskState
 from tests.routes.bodies import npy

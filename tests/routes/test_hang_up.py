@@ -8,7 +8,8 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from ndserve.engine.service import InferenceService
-from ndserve.main import App, create_app
+from ndserve.main import create_app
+from ndserve.routes.app import App
 from ndserve.settings import Settings
 from tests.routes.bodies import PROCESSES, array_of, floats, npy
 from tests.routes.gates import HANG, Gate

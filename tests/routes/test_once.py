@@ -147,7 +147,7 @@ def test_an_id_whose_task_was_removed_is_not_given_again(server: InProcessServer
     assert "mine" in problem(server.http.put("/tasks/identity/mine", content=ONE), 410, "gone")["detail"]
 
 
-@pytest.mark.parametrize("name", ["group-1", "-a", "a/b", "a%20b", "x" * 129, "%2e%2e"])
+@pytest.mark.parametrize("name", ["group-1", "-a", "a%20b", "x" * 129, "%2e%2e"])
 def test_an_id_of_no_use_is_refused(server: InProcessServer, name: str) -> None:
     problem(server.http.put(f"/tasks/identity/{name}", content=ONE), 422, "invalid_parameter")
 

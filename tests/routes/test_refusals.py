@@ -69,7 +69,7 @@ def test_an_unknown_version_is_answered_with_those_that_there_are(server: InProc
     assert "it has 1" in document["detail"]
 
 
-@pytest.mark.parametrize("path", [f"/result/{UNKNOWN}", f"/tasks/{UNKNOWN}", f"/tasks/{UNKNOWN}/result", "/result/"])
+@pytest.mark.parametrize("path", [f"/result/{UNKNOWN}", f"/tasks/{UNKNOWN}", f"/tasks/{UNKNOWN}/result"])
 def test_an_unknown_task_is_not_found(server: InProcessServer, path: str) -> None:
     problem(server.http.get(path), 404, "unknown_task")
 
@@ -119,8 +119,9 @@ def test_a_form_of_the_result_that_there_is_not_is_refused(server: InProcessServ
     problem(answer, 406, "not_acceptable")
 
 
-def test_a_path_that_is_none_is_answered_with_a_problem(server: InProcessServer) -> None:
-    problem(server.http.get("/no/such/path"), 404, "not_found")
+@pytest.mark.parametrize("path", ["/no/such/path", "/result/", "/result/a/b", "/tasks/identity/a/b", "/health/"])
+def test_a_path_that_is_none_is_answered_with_a_problem(server: InProcessServer, path: str) -> None:
+    problem(server.http.get(path), 404, "not_found")
 
 
 def test_a_parameter_that_fastapi_refuses_is_answered_with_a_problem(server: InProcessServer) -> None:

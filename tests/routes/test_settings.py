@@ -100,7 +100,10 @@ def test_a_bad_line_in_the_file_is_reported_with_exit_code_2(folder: Path, capsy
 
 def test_options_reach_another_process_through_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     given = Settings(
+        host="0.0.0.0",
         port=1234,
+        api_keys_file=Path("keys.txt"),
+        open_management=True,
         preload=["a", "b"],
         processes=Path("mine"),
         max_wait_ms=2.5,

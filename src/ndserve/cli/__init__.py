@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from ndserve.cli.exits import INTERRUPTED, NOT_DONE, USAGE
+from ndserve.cli.key import make_key
 from ndserve.cli.parser import build_parser
 
 _SERVER = "pip install 'ndserve[cpu]', or 'ndserve[cuda]' for an NVIDIA GPU"
@@ -22,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _serve(words[1:])
     options = build_parser().parse_args(words)
     try:
-        code = _talk(options)
+        code = make_key(options) if options.command == "key" else _talk(options)
         sys.stdout.flush()
         return code
     except KeyboardInterrupt:

@@ -21,7 +21,7 @@ CLIENT_CODES = """exit codes of the other commands:
   1    the task failed, was cancelled or expired, or its result is gone; map: at least one file failed
   2    an option is wrong, a file cannot be read or written, or a package is missing
   3    the server cannot be reached
-  4    the server refused: unknown target or task, arrays that do not fit, queue or store full
+  4    the server refused: no key, unknown target or task, arrays that do not fit, queue or store full
   5    the task has not ended yet
   130  Ctrl-C; tasks that were submitted go on"""
 

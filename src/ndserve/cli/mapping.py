@@ -13,10 +13,10 @@ from typing import Any
 
 from ndserve.cli import files, show
 from ndserve.cli.exits import DONE, INTERRUPTED, NOT_DONE, UsageError, code_of
-from ndserve.client import Client, ConnectionFailedError, UnknownTargetError
+from ndserve.client import Client, ConnectionFailedError, ForbiddenError, UnauthorizedError, UnknownTargetError
 from ndserve.errors import NdserveError
 
-HOPELESS = (ConnectionFailedError, UnknownTargetError)
+HOPELESS = (ConnectionFailedError, UnknownTargetError, UnauthorizedError, ForbiddenError)
 """What would meet every other file as well: the rest is not tried."""
 
 

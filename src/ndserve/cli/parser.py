@@ -19,7 +19,13 @@ EXAMPLES = """examples:
   ndserve result ID --wait 30 -o out.npy        fetch the result, for up to 30 seconds
   ndserve map digits 'images/*.png' -o out      one result file for every image
   ndserve tasks --state failed                  what went wrong
+  ndserve key alice >> keys.txt                 a key for `ndserve serve --api-keys-file keys.txt`
 """
+
+ENVIRONMENT = """environment:
+  NDSERVE_URL      where the server is
+  NDSERVE_API_KEY  the key for a server that asks for one; there is no option for it, since every user of the machine
+                   can read the command lines of the others"""
 
 FILES = """files:
   .npy and .npz; .png, .jpg and .jpeg as uint8 arrays of shape (height, width[, channels]), which needs Pillow;
@@ -31,7 +37,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="ndserve",
         description="Puts array code behind HTTP: post a NumPy array, get a task id, fetch the result.",
-        epilog=f"{EXAMPLES}\n{SERVE_CODES}\n\n{CLIENT_CODES}",
+        epilog=f"{EXAMPLES}\n{ENVIRONMENT}\n\n{SERVE_CODES}\n\n{CLIENT_CODES}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -42,6 +48,7 @@ def build_parser() -> argparse.ArgumentParser:
     _result(commands)
     _map(commands)
     _tasks(commands)
+    _key(commands)
     for name, text in (
         ("status", "show how a task is"),
         ("cancel", "end a task, or remove its result"),
@@ -64,7 +71,9 @@ def _command(
         help=text,
         description=text[0].upper() + text[1:] + ".",
         epilog="\n\n".join(
-            filter(None, (f"examples:\n{examples}", notes, CLIENT_CODES.replace(" of the other commands", "")))
+            filter(
+                None, (f"examples:\n{examples}", notes, ENVIRONMENT, CLIENT_CODES.replace(" of the other commands", ""))
+            )
         ),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -149,6 +158,25 @@ def _tasks(commands: _Commands[argparse.ArgumentParser]) -> None:
     command.add_argument("--target", metavar="TARGET", help="only those of this model or process")
     command.add_argument("--group", metavar="ID", help="only those of this group")
     command.add_argument("--limit", type=_count, default=50, metavar="N", help="at most so many (50)")
+
+
+def _key(commands: _Commands[argparse.ArgumentParser]) -> None:
+    command = commands.add_parser(
+        "key",
+        help="make an API key and the line of a key file that lets it in",
+        description="Make an API key: the line for the key file goes to stdout, and the key itself to stderr.",
+        epilog="examples:\n"
+        "  ndserve key alice >> keys.txt\n"
+        "  ndserve key alice --role manage >> keys.txt\n"
+        "  ndserve serve --api-keys-file keys.txt\n\n"
+        "The file holds no key, only what a key is recognised by. SIGHUP has a running server read it again.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    command.add_argument("name", metavar="NAME", help="whose key it is: letters, digits and . _ -")
+    command.add_argument(
+        "--role", choices=("infer", "manage"), default="infer", help="manage may change what is served, too (infer)"
+    )
 
 
 def _fetching(command: argparse.ArgumentParser) -> None:

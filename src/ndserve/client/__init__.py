@@ -12,6 +12,8 @@
 `Client` blocks and may be shared by threads; `AsyncClient` has the same methods as coroutines. Both need NumPy and
 httpx2, and nothing of the server: ``pip install 'ndserve[client]'``.
 
+A server with API keys is sent the one in NDSERVE_API_KEY, or ``Client(url, api_key=...)``.
+
 Every submit carries an Idempotency-Key, so a request whose answer was lost is sent again and the task runs once.
 """
 
@@ -27,6 +29,7 @@ from ndserve.client.errors import (
     ClientError,
     ConflictError,
     ConnectionFailedError,
+    ForbiddenError,
     GoneError,
     InvalidInputError,
     InvalidParameterError,
@@ -34,6 +37,7 @@ from ndserve.client.errors import (
     ServerError,
     StoreFullError,
     TaskFailedError,
+    UnauthorizedError,
     UnexpectedAnswerError,
     UnfinishedTaskError,
     UnknownTargetError,
@@ -47,6 +51,7 @@ __all__ = [
     "ClientError",
     "ConflictError",
     "ConnectionFailedError",
+    "ForbiddenError",
     "GoneError",
     "InvalidInputError",
     "InvalidParameterError",
@@ -54,6 +59,7 @@ __all__ = [
     "ServerError",
     "StoreFullError",
     "TaskFailedError",
+    "UnauthorizedError",
     "UnexpectedAnswerError",
     "UnfinishedTaskError",
     "UnknownTargetError",

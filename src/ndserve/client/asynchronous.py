@@ -22,13 +22,14 @@ class AsyncClient:
     """A server, as coroutines. The parameters are those of `Client`.
 
     Raises:
-        ValueError: `url` is no http or https address.
+        ValueError: `url` is no http or https address, or `api_key` no key.
     """
 
     def __init__(
         self,
         url: str = wire.DEFAULT_URL,
         *,
+        api_key: str | None = None,
         timeout: float = 30.0,
         patience: float = 60.0,
         headers: Mapping[str, str] | None = None,
@@ -38,7 +39,7 @@ class AsyncClient:
         self._timing = timing or Timing()
         self._flows = Flows(url, patience, self._timing)
         self._timeout = timeout
-        self._http = httpx.AsyncClient(transport=transport, **wire.http_options(timeout, headers))
+        self._http = httpx.AsyncClient(transport=transport, **wire.http_options(timeout, headers, api_key))
 
     async def __aenter__(self) -> AsyncClient:
         return self

@@ -8,7 +8,7 @@
       ServerError              the server's answer, with its `code` and `status`
         TaskFailedError        the task ran and failed; `code` says how
         GoneError, UnknownTaskError, UnknownTargetError, InvalidInputError, InvalidParameterError,
-        ConflictError, QueueFullError, StoreFullError
+        ConflictError, QueueFullError, StoreFullError, UnauthorizedError, ForbiddenError
         UnexpectedAnswerError  no answer of ndserve's: a proxy's page, a redirect, a broken body
 
 They can be pickled, as an error must be that leaves a process of a pool.
@@ -119,6 +119,14 @@ class StoreFullError(ServerError, errors.StoreFullError):
     """The server keeps as many tasks or bytes as it may."""
 
 
+class UnauthorizedError(ServerError, errors.UnauthorizedError):
+    """The server asks for an API key, and got none that is in force."""
+
+
+class ForbiddenError(ServerError, errors.ForbiddenError):
+    """The key's role does not suffice, or management is closed to this caller."""
+
+
 class UnexpectedAnswerError(ServerError):
     """Something other than ndserve answered, or its answer arrived broken; `detail` has an excerpt."""
 
@@ -133,6 +141,8 @@ BY_CODE: Mapping[str, type[ServerError]] = {
     "not_failed": ConflictError,
     "queue_full": QueueFullError,
     "store_full": StoreFullError,
+    "unauthorized": UnauthorizedError,
+    "forbidden": ForbiddenError,
 }
 
 FAILURES = frozenset(
@@ -149,6 +159,9 @@ FAILURES = frozenset(
 """Codes of tasks that were accepted and failed, also where the submit itself waited for them."""
 
 REFUSALS = frozenset(
-    {"unknown_task", "gone", "invalid_parameter", "not_acceptable", "queue_full", "shutting_down", "store_unavailable"}
+    {
+        *("unknown_task", "gone", "invalid_parameter", "not_acceptable", "queue_full", "shutting_down"),
+        *("store_unavailable", "unauthorized", "forbidden", "not_found"),
+    }
 )
 """Codes that say why a result is not given, where every other code is the task's own."""

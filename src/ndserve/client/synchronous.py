@@ -23,6 +23,7 @@ _Trace = Callable[[str, dict[str, Any]], None]
 class Client:
     """A server, as methods. It keeps its connections, and threads may share it.
 
+    `api_key` is sent to a server that asks for one; without it that of the environment, NDSERVE_API_KEY, is.
     `timeout` is how many seconds one answer may take beyond the time that the server was asked to wait. `patience` is
     how long a call goes on sending through broken connections, full queues (429) and restarts (502, 503), counted from
     the first failure after the last success; with 0 the first failure is raised.
@@ -32,13 +33,14 @@ class Client:
     Result arrays are writable and the caller's own.
 
     Raises:
-        ValueError: `url` is no http or https address.
+        ValueError: `url` is no http or https address, or `api_key` no key.
     """
 
     def __init__(
         self,
         url: str = wire.DEFAULT_URL,
         *,
+        api_key: str | None = None,
         timeout: float = 30.0,
         patience: float = 60.0,
         headers: Mapping[str, str] | None = None,
@@ -48,7 +50,7 @@ class Client:
         self._timing = timing or Timing()
         self._flows = Flows(url, patience, self._timing)
         self._timeout = timeout
-        self._options: dict[str, Any] = wire.http_options(timeout, headers)
+        self._options: dict[str, Any] = wire.http_options(timeout, headers, api_key)
         self._transport = transport
         self._closed = threading.Event()
         self._http = self._connect()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import uuid
 import zipfile
@@ -26,6 +27,8 @@ Result: TypeAlias = HostArray | dict[str, HostArray]
 DEFAULT_URL = "http://127.0.0.1:8076"
 MAX_CONNECT = 10.0
 EXCERPT = 200
+KEY_VARIABLE = "NDSERVE_API_KEY"
+_KEY = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 _ARRAYS = "application/x-npy, application/x-npz"
 _TAGS = re.compile(r"<(script|style)\b.*?</\1>|<[^>]*>", re.DOTALL | re.IGNORECASE)
 
@@ -211,10 +214,39 @@ def _json(response: httpx.Response) -> Any:
         return None
 
 
-def http_options(timeout: float, headers: Mapping[str, str] | None) -> dict[str, Any]:
-    """How both clients set up httpx. The caller's threads or tasks bound the connections, so the pool does not."""
+def _authorization(api_key: str | None, headers: Mapping[str, str]) -> dict[str, str]:
+    """The header with the caller's key, or with that of the environment; an Authorization of the caller's counts more.
+
+    The form of a key is https://www.rfc-editor.org/rfc/rfc6750#section-2.1. Neither is shown in the errors.
+
+    Raises:
+        ValueError: it has another form, or both a key and such a header were given.
+    """
+    has_own = any(name.lower() == "authorization" for name in headers)
+    if api_key is None:
+        api_key = "" if has_own else os.environ.get(KEY_VARIABLE, "")
+        what = KEY_VARIABLE
+    elif has_own:
+        raise ValueError("give api_key or an Authorization header, not both")
+    else:
+        what = "api_key"
+        if not api_key:
+            raise ValueError("api_key is empty")
+    if api_key and not _KEY.fullmatch(api_key):
+        raise ValueError(f"{what} is no key: it has characters other than letters, digits and . _ ~ + / -")
+    return {"Authorization": f"Bearer {api_key}"} if api_key else {}
+
+
+def http_options(timeout: float, headers: Mapping[str, str] | None, api_key: str | None) -> dict[str, Any]:
+    """How both clients set up httpx. The caller's threads or tasks bound the connections, so the pool does not.
+
+    Raises:
+        ValueError: the key is none, or stands against a header.
+    """
+    own = headers or {}
+    fields = {"User-Agent": "ndserve-client", "Accept-Encoding": "identity", **_authorization(api_key, own), **own}
     return {
-        "headers": {"User-Agent": "ndserve-client", "Accept-Encoding": "identity", **(headers or {})},
+        "headers": httpx.Headers(fields),  # whose repr hides the key
         "limits": httpx.Limits(max_connections=None, max_keepalive_connections=256, keepalive_expiry=30.0),
         "timeout": read_timeout(timeout, 0.0),
         # This machine is never asked for through a proxy, whatever HTTP_PROXY says.

@@ -6,7 +6,7 @@ import orjson
 
 from ndserve.errors import NdserveError
 from ndserve.routes import problems
-from ndserve.routes.asgi import Answer, Send
+from ndserve.routes.asgi import Answer, Scope, Send, path_of
 
 
 async def send_answer(answer: Answer, send: Send) -> None:
@@ -30,3 +30,21 @@ def protocol_answer(error: NdserveError) -> Answer:
     """A refusal within Open Inference: the text alone, and Triton's choice of status."""
     body = orjson.dumps({"error": error.message})
     return problems.protocol_status(error), b"application/json", (body,), problems.headers_of(error), None
+
+
+def is_open_inference(path: str) -> bool:
+    """Whether a path is one of the protocol, known or not, so that errors have its form."""
+    return path.startswith("/v2") and path[3:4] in ("", "/")
+
+
+def refusal(error: NdserveError, path: str) -> Answer:
+    """The answer that tells of an error under this path, in the form that is spoken there."""
+    return protocol_answer(error) if is_open_inference(path) else problem_answer(error)
+
+
+async def send_refusal(error: NdserveError, scope: Scope, send: Send) -> None:
+    """Answer a request with an error; a WebSocket is closed before it is opened, which its client sees as 403."""
+    if scope["type"] == "websocket":
+        await send({"type": "websocket.close", "code": 1008})
+    else:
+        await send_answer(refusal(error, path_of(scope)), send)

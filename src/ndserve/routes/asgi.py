@@ -18,6 +18,13 @@ Headers: TypeAlias = list[tuple[bytes, bytes]]
 MAX_QUERY_PARAMETERS = 64
 
 
+def path_of(scope: Scope) -> str:
+    """The path of a request, as the routes see it."""
+    path: str = scope["path"]
+    root: str = scope.get("root_path", "")
+    return path.removeprefix(root) if root else path
+
+
 class ClientGoneError(Exception):
     """The client hung up: nobody is left to answer."""
 

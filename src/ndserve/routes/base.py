@@ -27,6 +27,7 @@ from ndserve.engine.service import InferenceService
 from ndserve.engine.tasks import Tasks
 from ndserve.errors import StartupError
 from ndserve.processes.base import import_folder
+from ndserve.routes.gate import Gate
 
 
 def _service(request: Request) -> InferenceService:
@@ -39,11 +40,19 @@ def _tasks(request: Request) -> Tasks:
     return tasks
 
 
+def _is_known(request: Request) -> bool:
+    gate: Gate = request.app.state.gate
+    return gate.knows(request.scope)
+
+
 Service = Annotated[InferenceService, Depends(_service)]
 """The running InferenceService, as a parameter of a route."""
 
 TasksOf = Annotated[Tasks, Depends(_tasks)]
 """Its tasks."""
+
+Known = Annotated[bool, Depends(_is_known)]
+"""Whether the caller of an open route has a key in force, or none is asked for."""
 
 
 def load_routers(folder: Path) -> list[APIRouter]:

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple, TypeAlias
 
 from ndserve.errors import MethodNotAllowedError, NdserveError
 from ndserve.routes import problems
-from ndserve.routes.answers import problem_answer, protocol_answer, send_answer
-from ndserve.routes.asgi import Answer, Call, ClientGoneError, Exchange, Handler, Receive, Scope, Send
+from ndserve.routes.answers import is_open_inference, problem_answer, protocol_answer, send_answer
+from ndserve.routes.asgi import Answer, Call, ClientGoneError, Exchange, Handler, Receive, Scope, Send, path_of
 from ndserve.routes.hot import HotRoutes
 from ndserve.routes.open_inference import OpenInferenceRoutes
 from ndserve.types import Task
@@ -83,18 +83,6 @@ class Front:
             await send_answer(answer, send)
         if delivers is not None:
             self._delivered(delivers)
-
-
-def path_of(scope: Scope) -> str:
-    """The path of a request, as the routes see it."""
-    path: str = scope["path"]
-    root: str = scope.get("root_path", "")
-    return path.removeprefix(root) if root else path
-
-
-def is_open_inference(path: str) -> bool:
-    """Whether a path is one of the protocol, known or not, so that errors have its form."""
-    return path.startswith("/v2") and path[3:4] in ("", "/")
 
 
 def _not_allowed(handlers: Mapping[str, Handler], refuse: Refuse) -> Answer:

@@ -1,4 +1,8 @@
-"""Errors as answers: `application/problem+json` (RFC 9457) with a stable `code`."""
+"""Errors as answers: `application/problem+json` (RFC 9457) with a stable `code`.
+
+Below `/v2` an error is `{"error": TEXT}` instead
+(https://github.com/kserve/open-inference-protocol/blob/main/specification/protocol/inference_rest.md).
+"""
 
 from __future__ import annotations
 
@@ -23,7 +27,12 @@ def problem(status: int, code: str, detail: str, **extra: Any) -> bytes:
 
 def headers_of(error: NdserveError) -> Headers:
     """The headers that go with an error besides its body's own."""
-    return [(b"retry-after", str(error.retry_after).encode())] if error.retry_after is not None else []
+    headers: Headers = []
+    if error.retry_after is not None:
+        headers.append((b"retry-after", str(error.retry_after).encode()))
+    if error.challenge is not None:
+        headers.append((b"www-authenticate", error.challenge.encode()))
+    return headers
 
 
 _PROTOCOL_STATUS = {401: 401, 403: 403, 404: 404, 405: 405, 429: 503, 501: 501, 503: 503, 504: 503, 507: 503}

@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import APIRouter, Response
 
 from ndserve import __version__
-from ndserve.routes.base import Service
+from ndserve.routes.base import Known, Service
 
 router = APIRouter(tags=["system"])
 
@@ -26,9 +26,12 @@ async def index() -> dict[str, str]:
 
 
 @router.get("/health", summary="State, device and figures since the start")
-async def health(service: Service, response: Response) -> dict[str, Any]:
+async def health(service: Service, known: Known, response: Response) -> dict[str, Any]:
     state = _state(service)
     response.status_code = 200 if state == "ready" else 503
+    # A load balancer needs no more; what the machine is and how busy is for those who may use it.
+    if not known:
+        return {"status": state, "version": __version__}
     device = service.lane.device
     memory = device.memory()
     return {

@@ -9,7 +9,7 @@ import orjson
 from ndserve.engine.management import Management
 from ndserve.engine.service import InferenceService
 from ndserve.engine.targets import Target
-from ndserve.errors import NdserveError, UnknownPathError
+from ndserve.errors import NdserveError, NotFoundError
 from ndserve.routes.asgi import Answer, Call, Exchange, Found, Handler, Intake
 from ndserve.routes.open_inference import documents
 from ndserve.routes.open_inference.infer import Inference, find_target
@@ -105,4 +105,4 @@ def _answer(document: object, status: int = 200) -> Answer:
 
 
 async def _unknown(call: Call, path: str) -> Answer:
-    raise UnknownPathError(f"the protocol has no path {path[:200]!r} here")
+    raise NotFoundError(f"the protocol has no path {path[:200]!r} here")
