@@ -78,8 +78,15 @@ def decoded(array: HostArray) -> HostArray:
     """The same as `str`, for code that takes no bytes.
 
     Raises:
-        UnicodeDecodeError: an element is no UTF-8.
+        UnicodeDecodeError: an element is not UTF-8; its `reason` says which.
     """
     texts = np.empty(array.size, object)
-    texts[:] = [element.decode() for element in array.flat]
+    elements = array.reshape(-1).tolist()
+    try:
+        texts[:] = [element.decode() for element in elements]
+    except UnicodeDecodeError as error:
+        index = next(index for index, element in enumerate(elements) if element is error.object)
+        raise UnicodeDecodeError(
+            error.encoding, error.object, error.start, error.end, f"element {index} is not UTF-8"
+        ) from None
     return texts.reshape(array.shape)

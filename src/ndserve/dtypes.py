@@ -12,7 +12,9 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from ndserve.types import TEXT_NAME as TEXT_NAME
 from ndserve.types import HostArray
+from ndserve.types import name_of as name_of
 
 PLAIN = {
     name: np.dtype(name)
@@ -35,29 +37,37 @@ NARROW = {
 TEXT = np.dtype(object)
 """The dtype of an array of byte strings."""
 
-TEXT_NAME = "bytes"
+_NARROW = frozenset(NARROW.values())  # a dtype's hash is kept, but its name is put together at each call
 
 _CARRIERS: dict[int, np.dtype[Any]] = {1: np.dtype(np.uint8), 2: np.dtype(np.uint16)}
 
 
-def name_of(dtype: np.dtype[Any]) -> str:
-    """The name by which callers know a dtype: NumPy's or ml_dtypes' own, and `bytes` for texts."""
-    return TEXT_NAME if dtype.hasobject else dtype.name
-
-
-def is_narrow(dtype: np.dtype[Any]) -> bool:
+def is_narrow(dtype: np.dtype[Any] | None) -> bool:
     """Whether this is one of ml_dtypes' floats."""
-    return dtype.itemsize <= 2 and dtype.name in NARROW
+    return dtype in _NARROW
 
 
-def is_float(dtype: np.dtype[Any]) -> bool:
+def carrier(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """The dtype in which devices see a dtype: of a narrow float the unsigned integer of its width, else itself."""
+    return _CARRIERS[dtype.itemsize] if dtype in _NARROW else dtype
+
+
+def is_float(dtype: np.dtype[Any] | None) -> bool:
     """Whether the elements are real or complex numbers with a fraction."""
-    return dtype.kind in "fc" or is_narrow(dtype)
+    return dtype is not None and (dtype.kind in "fc" or dtype in _NARROW)
+
+
+def widened(array: HostArray) -> HostArray:
+    """Narrow floats as float32, which holds each of them exactly; anything else as it is."""
+    if array.dtype not in _NARROW:
+        return array
+    with np.errstate(invalid="ignore"):  # NaN of some bit patterns
+        return array.astype(np.float32)
 
 
 def carried(array: HostArray) -> HostArray:
     """The array as devices take it: the bits of a narrow float, anything else as it is."""
-    if not is_narrow(array.dtype):
+    if array.dtype not in _NARROW:
         return array
     bits: HostArray = array.view(_CARRIERS[array.dtype.itemsize])
     return bits
@@ -65,7 +75,7 @@ def carried(array: HostArray) -> HostArray:
 
 def uncarried(array: HostArray, dtype: np.dtype[Any] | None) -> HostArray:
     """The array that a device gave, with `dtype` again where that is narrow and these are its bits."""
-    if dtype is None or not is_narrow(dtype) or array.dtype != _CARRIERS[dtype.itemsize]:
+    if dtype is None or dtype not in _NARROW or array.dtype != _CARRIERS[dtype.itemsize]:
         return array
     floats: HostArray = array.view(dtype)
     return floats

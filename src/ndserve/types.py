@@ -30,6 +30,15 @@ ModelKey: TypeAlias = tuple[str, str, int]
 """A model's name, version and revision."""
 
 
+TEXT_NAME = "bytes"
+"""What the dtype of texts is called, which are arrays of byte strings."""
+
+
+def name_of(dtype: np.dtype[Any]) -> str:
+    """The name by which callers know a dtype: NumPy's or ml_dtypes' own, and `bytes` for texts."""
+    return TEXT_NAME if dtype.hasobject else dtype.name
+
+
 class TaskState(StrEnum):
     """QUEUED -> RUNNING -> one of the four ends. The values are the wire's words."""
 
@@ -56,7 +65,7 @@ class TensorSpec:
     shape: tuple[int | None, ...] | None = None
 
     def __str__(self) -> str:
-        dtype = "any" if self.dtype is None else self.dtype.name
+        dtype = "any" if self.dtype is None else name_of(self.dtype)
         if self.shape is None:
             return f"{self.name}: {dtype}[...]"
         return f"{self.name}: {dtype}[{', '.join('?' if axis is None else str(axis) for axis in self.shape)}]"
@@ -173,7 +182,7 @@ class Task:
     output_bytes: int = 0
 
     def __post_init__(self) -> None:
-        self.input_bytes = _total_bytes(self.inputs)
+        self.input_bytes = total_bytes(self.inputs)
 
     @property
     def nbytes(self) -> int:
@@ -230,7 +239,7 @@ class Task:
         if state is not TaskState.FAILED:
             self.inputs = {}
         if outputs is not None:
-            self.output_bytes = _total_bytes(outputs)
+            self.output_bytes = total_bytes(outputs)
         return True
 
 
@@ -330,7 +339,8 @@ class ModelInfo:
         return self.name, self.version, self.revision
 
 
-def _total_bytes(tensors: Tensors) -> int:
+def total_bytes(tensors: Tensors) -> int:
+    """What the arrays take: of texts their bytes, and four more for the length of each."""
     total = 0
     for array in tensors.values():
         total += sum([4 + len(text) for text in array.flat]) if array.dtype.hasobject else array.nbytes

@@ -33,6 +33,8 @@ class ForeignDevice:
         return self.xp.asarray(host, copy=True).to_device(FOREIGN)
 
     def to_host(self, array: Array) -> HostArray:
+        if isinstance(array, np.ndarray) and array.dtype.hasobject:
+            return array
         return np.array(array.to_device(HOST))
 
     def synchronize(self) -> None:

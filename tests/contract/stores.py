@@ -14,6 +14,7 @@ from typing import Any, ParamSpec, TypeAlias
 import numpy as np
 import pytest
 
+from ndserve import byte_strings
 from ndserve.errors import NdserveError, StoreFullError
 from ndserve.stores import STORES, open_store
 from ndserve.stores.base import Closing, Delivery, Gone, Group, TaskStore
@@ -197,8 +198,12 @@ def facts(task: Task) -> Facts:
     return {"key": (key.target, key.version, key.parameters)} | {name: getattr(task, name) for name in FACTS}
 
 
-def bits(tensors: Tensors | None) -> dict[str, tuple[str, tuple[int, ...], bytes]] | None:
+def bits(tensors: Tensors | None) -> dict[str, tuple[np.dtype[Any], tuple[int, ...], bytes]] | None:
     """Arrays so that they compare bit for bit."""
     if tensors is None:
         return None
-    return {name: (array.dtype.str, array.shape, array.tobytes()) for name, array in tensors.items()}
+    return {name: (array.dtype, array.shape, _raw(array)) for name, array in tensors.items()}
+
+
+def _raw(array: HostArray) -> bytes:
+    return byte_strings.pack(array) if array.dtype.hasobject else array.tobytes()

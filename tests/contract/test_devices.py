@@ -10,9 +10,9 @@ import array_api_strict
 import numpy as np
 import pytest
 
-from ndserve.codecs.base import DTYPES
 from ndserve.devices.base import Device
 from ndserve.devices.cpu import CpuDevice
+from ndserve.dtypes import PLAIN
 from ndserve.types import HostArray
 from tests.contract.foreign_device import LACKING, ForeignDevice
 from tests.gpu.opening import gpu_or_skip
@@ -23,7 +23,7 @@ DEVICES = ["cpu", "foreign", pytest.param("cuda", marks=pytest.mark.gpu)]
 DEVICES_AND_DTYPES = [
     pytest.param(name, dtype, marks=[pytest.mark.gpu] if name == "cuda" else [])
     for name in OPENERS
-    for dtype in DTYPES
+    for dtype in PLAIN
     if not (name == "foreign" and dtype in LACKING)
 ]
 

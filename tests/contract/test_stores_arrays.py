@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ndserve import byte_strings
 from ndserve.codecs.base import DTYPES
 from ndserve.stores import STORES
 from ndserve.types import HostArray, Tensors
@@ -22,6 +23,10 @@ def of_dtype(name: str, items: int) -> HostArray:
     raw = np.random.default_rng(7).integers(0, 256, items * 16, np.uint8)
     dtype = DTYPES[name]
     return (raw[:items] & 1).astype(dtype) if dtype.kind == "b" else raw.view(dtype)[:items].copy()
+
+
+def texts(*elements: bytes) -> HostArray:
+    return byte_strings.of(elements, (len(elements),))
 
 
 KINDS: dict[str, Callable[[], Tensors]] = {
@@ -40,6 +45,11 @@ KINDS: dict[str, Callable[[], Tensors]] = {
     "large beside empty and scalar": lambda: {"a": np.zeros(0), "b": np.arange(90_000), "c": np.array(True)},
     "many": lambda: {f"array {number}": np.full(1_000, number, np.uint8) for number in range(200)},
     "any name": lambda: {"": np.ones(1), "ü/..": np.ones(2), "\ud800\0": np.ones(3)},
+    "texts": lambda: {"x": texts(b"one", "zwölf".encode(), b"", b"\0", b"\xff\0"), "y": np.arange(3)},
+    "large texts": lambda: {"x": texts(b"x" * 100_000, b"short"), "y": np.arange(3)},
+    "no texts": lambda: {"x": texts(), "y": texts().reshape(3, 0)},
+    "texts of two axes": lambda: {"x": texts(*(b"%d" % number for number in range(6))).reshape(2, 3)[:, ::2]},
+    "scalar text": lambda: {"x": texts(b"one").reshape(())},
     **{
         f"{EDGE + more:d} bytes": lambda more=more: {"x": np.arange(EDGE + more, dtype=np.uint8)}  # type: ignore[misc]
         for more in (-1, 0, 1)
@@ -59,7 +69,7 @@ async def test_outputs_come_back_bit_for_bit(name: str, tensors: Callable[[], Te
         await put(store, [task := new(1)])
         await finish(store, [end(task, 1.0, outputs=outputs)])
         assert bits((await found(store, task.id)).outputs) == bits(outputs)
-        assert store.usage().nbytes == sum(array.nbytes for array in outputs.values())
+        assert store.usage().nbytes == task.nbytes
 
 
 @every_kind

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 
+from ndserve.dtypes import NARROW, PLAIN
 from ndserve.errors import BodyTooLargeError, InvalidInputError, MalformedBodyError, NotAcceptableError
 from ndserve.types import Tensors, TensorSpec
 
@@ -26,14 +27,8 @@ UNNAMED = ""
 MAX_TENSORS = 256
 MAX_RANK = 32
 
-DTYPES = {
-    name: np.dtype(name)
-    for name in (
-        *("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
-        *("float16", "float32", "float64", "complex64", "complex128"),
-    )
-}
-"""Every dtype that the wire carries, by name: simple, fixed-size and free of pickles."""
+DTYPES: dict[str, np.dtype[Any]] = {**PLAIN, **NARROW}
+"""Every dtype of fixed size that the wire carries, by name. Texts are another matter: not every format has them."""
 
 # NumPy counts an array's bytes in a signed word and leaves axes of length 0 out of the product.
 _MAX_ITEMS = sys.maxsize // max(dtype.itemsize for dtype in DTYPES.values())
@@ -123,7 +118,7 @@ def checked_shape(shape: Sequence[object]) -> tuple[int, ...]:
     return tuple(axes)
 
 
-def checked_dtype(name: object) -> np.dtype[np.generic]:
+def checked_dtype(name: object) -> np.dtype[Any]:
     """The dtype of that NumPy name; it came from a client.
 
     Raises:

@@ -8,7 +8,8 @@ Three forms are read::
 
 Answers have the second form or, with several arrays, the third as `"outputs"`; that word is read like `"inputs"`.
 Without a dtype an array takes the target's, or NumPy's own choice where the target takes any.
-JSON has no NaN and no infinity: answers hold null there, and null is read as NaN.
+JSON has no NaN and no infinity: answers hold null there, and null is read as NaN. Texts are strings, and their dtype is
+"bytes"; without it strings are read where the target takes texts. JSON is UTF-8, and so must the texts be.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any
 import numpy as np
 import orjson
 
+from ndserve import byte_strings
 from ndserve.codecs.base import (
     MAX_RANK,
     MAX_TENSORS,
@@ -33,6 +35,7 @@ from ndserve.codecs.base import (
     excerpt,
     wire_name,
 )
+from ndserve.dtypes import TEXT, TEXT_NAME, is_narrow, widened
 from ndserve.errors import BodyTooLargeError, InvalidInputError, MalformedBodyError, NotAcceptableError
 from ndserve.types import HostArray, Tensors, TensorSpec
 
@@ -42,7 +45,7 @@ MAX_JSON_BYTES = 16 * 1024**2
 # A value keeps its meaning in a dtype of its own or of a higher rank: any number as a float, integers as integers.
 _BOOL, _INT, _FLOAT, _COMPLEX = range(4)
 _RANK_OF_TYPE: dict[type, int] = {bool: _BOOL, int: _INT, float: _FLOAT, NoneType: _FLOAT}
-_RANK_OF_KIND = {"b": _BOOL, "i": _INT, "u": _INT, "f": _FLOAT, "c": _COMPLEX}
+_RANK_OF_KIND = {"b": _BOOL, "i": _INT, "u": _INT, "f": _FLOAT, "c": _COMPLEX, "V": _FLOAT}  # V: narrow floats
 
 
 class JsonCodec:
@@ -66,7 +69,7 @@ class JsonCodec:
         return all(array.dtype.kind != "c" for array in outputs.values())
 
     def encode(self, outputs: Tensors) -> Payload:
-        arrays = {name: _describe(array) for name, array in outputs.items()}
+        arrays = {name: _describe(name, array) for name, array in outputs.items()}
         document = {"outputs": arrays} if len(arrays) > 1 else next(iter(arrays.values()))
         try:
             return Payload(b"application/json", (orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY),))
@@ -74,18 +77,30 @@ class JsonCodec:
             raise NotAcceptableError(f"the result has no JSON form ({error}); accept application/x-npy") from None
 
 
-def _describe(array: HostArray) -> dict[str, Any]:
-    name = wire_name(array.dtype)
+def _describe(output: str, array: HostArray) -> dict[str, Any]:
+    name = TEXT_NAME if array.dtype == TEXT else wire_name(array.dtype)
     if array.dtype.kind == "c":
         raise NotAcceptableError("complex numbers have no JSON form; accept application/x-npy")
     values: Any
     if array.size == 0:
         values = []  # the shape says the rest; [1000000000, 0] would be as many lists
+    elif array.dtype == TEXT:
+        values = _strings(output, array)
     elif array.ndim == 0:
-        values = array.item()  # orjson writes no scalar arrays
+        values = widened(array).item()  # orjson writes no scalar arrays
     else:
-        values = np.ascontiguousarray(array, name)
+        values = widened(array) if is_narrow(array.dtype) else np.ascontiguousarray(array, name)
     return {"array": values, "dtype": name, "shape": list(array.shape)}
+
+
+def _strings(output: str, array: HostArray) -> Any:
+    """The texts as nested lists of `str`."""
+    try:
+        return byte_strings.decoded(array).tolist()
+    except UnicodeDecodeError as error:
+        raise NotAcceptableError(f"output {output!r} has no JSON form: {error.reason}") from None
+    except AttributeError:
+        raise NotAcceptableError(f"output {output!r} holds Python objects, which have no form on the wire") from None
 
 
 def _read_several(
@@ -111,7 +126,7 @@ def _read(value: Any, dtype: np.dtype[Any] | None, budget: Budget) -> HostArray:
             f" found an object with the keys {excerpt(', '.join(value))}"
         )
     if value.get("dtype") is not None:
-        dtype = checked_dtype(value["dtype"])
+        dtype = TEXT if value["dtype"] == TEXT_NAME else checked_dtype(value["dtype"])
     array = to_array(value["array"], dtype, budget)
     return _reshape(array, value["shape"]) if "shape" in value else array
 
@@ -139,6 +154,8 @@ def to_array(value: Any, dtype: np.dtype[Any] | None, budget: Budget) -> HostArr
     if objects.ndim > MAX_RANK:
         raise MalformedBodyError(f"the lists are more than {MAX_RANK} deep")
     types = set(map(type, objects.flat))
+    if dtype == TEXT:
+        return _to_texts(objects, types, budget)
     if not types <= _RANK_OF_TYPE.keys():
         raise MalformedBodyError("the lists are ragged or hold something else than numbers, booleans and null")
     rank = max((_RANK_OF_TYPE[each] for each in types), default=_BOOL)
@@ -150,9 +167,27 @@ def to_array(value: Any, dtype: np.dtype[Any] | None, budget: Budget) -> HostArr
     budget.take(objects.size * dtype.itemsize)
     try:
         with np.errstate(over="raise"):
-            return objects.astype(dtype)
+            return _to_narrow(objects, dtype) if is_narrow(dtype) else objects.astype(dtype)
     except (OverflowError, FloatingPointError):
         raise InvalidInputError(f"a value is outside the range of {dtype.name}") from None
+
+
+def _to_narrow(objects: HostArray, dtype: np.dtype[Any]) -> HostArray:
+    """Raises OverflowError where a number becomes infinite, or none: not all of these floats have an infinity."""
+    wide = objects.astype(np.float32)
+    with np.errstate(over="ignore"):
+        array = wide.astype(dtype)
+    if not np.array_equal(np.isfinite(array), np.isfinite(wide)):
+        raise OverflowError
+    return array
+
+
+def _to_texts(objects: HostArray, types: set[type], budget: Budget) -> HostArray:
+    if not types <= {str}:
+        raise InvalidInputError("the input takes texts, and the lists are ragged or hold something else than strings")
+    texts = byte_strings.encoded(objects)
+    budget.take(sum([4 + len(text) for text in texts.flat]))
+    return texts
 
 
 def _natural_dtype(objects: HostArray, rank: int) -> np.dtype[Any]:

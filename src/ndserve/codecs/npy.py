@@ -2,6 +2,10 @@
 
 The header is parsed here, not by `numpy.load`: it may claim any size, and it may ask for a pickle.
 The format: https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html
+
+It has no word for the floats of ml_dtypes. `numpy.save` writes that they are void and how wide, and so is written here;
+such a file is read for an input that has a float of that width. float8_e5m2 it calls `<f1`, which `numpy.load` does not
+read: that is read here, too, but written as void. Texts have no form in it but a pickle; no pickle is read or written.
 """
 
 from __future__ import annotations
@@ -16,6 +20,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from ndserve.codecs.base import DTYPES, UNNAMED, Buffer, Payload, checked_shape, excerpt, over_limit, wire_name
+from ndserve.dtypes import NARROW, PLAIN, is_narrow
 from ndserve.errors import MalformedBodyError, NotAcceptableError
 from ndserve.types import HostArray, Tensors, TensorSpec
 
@@ -31,8 +36,12 @@ SMALL = 64 * 1024
 _USUAL = b"\x01\x00\x76\x00"
 
 # By what a header calls it. NumPy writes '|u1' for single bytes, other libraries write '<u1' as well.
-_DESCRS = [order + dtype.str[1:] for dtype in DTYPES.values() for order in "<>|"]
-_DTYPES = {descr: np.dtype(descr) for descr in _DESCRS}
+_DESCRS = [order + dtype.str[1:] for dtype in PLAIN.values() for order in "<>|"]
+_DTYPES = {
+    **{descr: np.dtype(descr) for descr in _DESCRS},
+    **{order + void: np.dtype(void) for void in ("V1", "V2") for order in "<|"},
+    **{order + "f1": NARROW["float8_e5m2"] for order in "<|"},
+}
 
 
 class Layout(NamedTuple):
@@ -105,13 +114,18 @@ def is_view(body: Buffer) -> bool:
         return True
 
 
-def read_npy(body: Buffer) -> HostArray:
+def read_npy(body: Buffer, expected: np.dtype[Any] | None = None) -> HostArray:
     """The array of one whole `.npy` file: a read-only view where byte order and layout allow it.
+
+    Args:
+        expected: the dtype of the input that it is for, where that is known.
 
     Raises:
         MalformedBodyError: no `.npy` file, an unsupported dtype, or bytes that do not match the shape.
     """
     shape, dtype, start, nbytes, order, usable = layout(body)
+    if dtype.kind == "V":
+        dtype = _narrow(dtype, expected)
     present = len(body) - start
     if present != nbytes:
         raise MalformedBodyError(
@@ -124,11 +138,22 @@ def read_npy(body: Buffer) -> HostArray:
     return array if usable and array.flags.aligned else np.array(array, dtype.newbyteorder("="), order="C")
 
 
+def _narrow(void: np.dtype[Any], expected: np.dtype[Any] | None) -> np.dtype[Any]:
+    """The narrow float that bytes without a meaning are for."""
+    if expected is None or not is_narrow(expected) or expected.itemsize != void.itemsize:
+        raise MalformedBodyError(
+            f"the .npy dtype V{void.itemsize} is not supported: it tells only how wide the elements are, and the"
+            f" array goes to no input that takes a float of {void.itemsize} byte(s) ({', '.join(NARROW)})"
+        )
+    return expected
+
+
 @lru_cache(maxsize=1024)
 def _header(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
     wire_name(dtype)
     buffer = io.BytesIO()
-    fields = {"descr": dtype.str, "fortran_order": False, "shape": shape}
+    descr = f"<V{dtype.itemsize}" if is_narrow(dtype) else dtype.str
+    fields = {"descr": descr, "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(buffer, fields)
     return buffer.getvalue()
 
@@ -152,13 +177,13 @@ class NpyCodec:
     cheap = True
 
     def decode(self, body: Buffer, specs: Sequence[TensorSpec], limit: int) -> Tensors:
-        array = read_npy(body)
+        array = read_npy(body, specs[0].dtype if len(specs) == 1 else None)
         if array.nbytes > limit:
             raise over_limit(limit)
         return {UNNAMED: array}
 
     def holds(self, outputs: Tensors) -> bool:
-        return len(outputs) == 1
+        return len(outputs) == 1 and not next(iter(outputs.values())).dtype.hasobject
 
     def encode(self, outputs: Tensors) -> Payload:
         if len(outputs) != 1:

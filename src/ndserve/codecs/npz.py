@@ -11,6 +11,9 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
 
 from ndserve.codecs.base import MAX_TENSORS, UNNAMED, Budget, Buffer, Payload, blaming, excerpt
 from ndserve.codecs.npy import MAX_HEAD, layout, read_npy, write_npy
@@ -35,15 +38,18 @@ class NpzCodec:
         _check_directory(body)
         budget = Budget(limit)
         arrays: dict[str, HostArray] = {}
+        dtypes = {spec.name: spec.dtype for spec in specs}
+        if len(specs) == 1:
+            dtypes.setdefault("arr_0", specs[0].dtype)
         with _faults_mapped(), zipfile.ZipFile(io.BytesIO(body)) as archive:
             for name, member in _members(archive).items():
                 with blaming(f"the .npz member {excerpt(member.filename)}"), _faults_mapped():
-                    arrays[name] = _read(archive, member, budget)
+                    arrays[name] = _read(archive, member, budget, dtypes.get(name))
         # numpy.savez names a lone positional array so; nobody meant that as an input's name.
         return {UNNAMED: arrays["arr_0"]} if arrays.keys() == {"arr_0"} else arrays
 
     def holds(self, outputs: Tensors) -> bool:
-        return True
+        return not any(array.dtype.hasobject for array in outputs.values())
 
     def encode(self, outputs: Tensors) -> Payload:
         buffer = io.BytesIO()
@@ -95,14 +101,16 @@ def _members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
     return members
 
 
-def _read(archive: zipfile.ZipFile, member: zipfile.ZipInfo, budget: Budget) -> HostArray:
+def _read(
+    archive: zipfile.ZipFile, member: zipfile.ZipInfo, budget: Budget, expected: np.dtype[Any] | None
+) -> HostArray:
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise MalformedBodyError(_UNREADABLE)
     with archive.open(member) as file:
         # One byte too many is enough to tell: what it inflates to counts, whatever the directory says.
         data = file.read(MAX_HEAD + budget.left + 1)
     budget.take(len(data) - layout(data).start)
-    return read_npy(data)
+    return read_npy(data, expected)
 
 
 @contextmanager

@@ -48,7 +48,7 @@ class Device(Protocol):
         ...
 
     def to_host(self, array: Array) -> HostArray:
-        """The array in the host's memory, complete when this returns."""
+        """The array in the host's memory, complete when this returns. Texts are there already: no device holds any."""
         ...
 
     def synchronize(self) -> None:

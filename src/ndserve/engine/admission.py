@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ndserve.codecs.base import UNNAMED
+from ndserve.dtypes import is_float, is_narrow
 from ndserve.engine.targets import Form, Plan, Target
 from ndserve.errors import InvalidInputError, InvalidParameterError
-from ndserve.types import BatchKey, HostArray, Parameter, Tensors, TensorSpec, join_names
+from ndserve.types import BatchKey, HostArray, Parameter, Tensors, TensorSpec, join_names, name_of
 
 MAX_PLANS = 1024
 
@@ -80,9 +81,7 @@ def _plan(target: Target, form: Form) -> Plan:
     names = _match_names(target, list(given))
     kinds = [(spec, *given[names[spec.name]]) for spec in target.inputs]
     for spec, dtype, _ in kinds:
-        if spec.dtype is not None and dtype != spec.dtype:
-            hint = "send that dtype, or add ?cast=true for a safe conversion"
-            raise _refusal(target, f"input {spec.name!r} is {dtype.name}, not {spec.dtype.name}: {hint}")
+        _check_dtype(target, spec, dtype)
     single = _is_item(target, [(spec, len(shape)) for spec, _, shape in kinds])
     shapes = {spec.name: (1, *shape) if single else shape for spec, _, shape in kinds}
     for spec, _, shape in kinds:
@@ -91,6 +90,16 @@ def _plan(target: Target, form: Form) -> Plan:
     signature = tuple((spec.name, dtype, shapes[spec.name][1:]) for spec, dtype, _ in kinds)
     key = BatchKey(target.name, target.version, tuple(target.parameters.items()), signature, target.revision)
     return Plan(key, tuple(names.items()), rows, single)
+
+
+def _check_dtype(target: Target, spec: TensorSpec, dtype: np.dtype[Any]) -> None:
+    if target.process is not None and is_narrow(dtype):
+        hint = "array code cannot compute with it; send float32"
+        raise _refusal(target, f"input {spec.name!r} is {dtype.name}: {hint}")
+    if spec.dtype is not None and dtype != spec.dtype:
+        text = dtype.hasobject or spec.dtype.hasobject
+        hint = "send that dtype" if text else "send that dtype, or add ?cast=true for a safe conversion"
+        raise _refusal(target, f"input {spec.name!r} is {name_of(dtype)}, not {name_of(spec.dtype)}: {hint}")
 
 
 def _refusal(target: Target, message: str) -> InvalidInputError:
@@ -123,7 +132,7 @@ def _cast_array(target: Target, spec: TensorSpec, array: HostArray) -> HostArray
         return array
     converted = _safe_cast(array, spec.dtype)
     if converted is None:
-        held = f"{array.dtype.name} with values that {spec.dtype.name} cannot hold"
+        held = f"{name_of(array.dtype)} with values that {name_of(spec.dtype)} cannot hold"
         raise _refusal(target, f"input {spec.name!r} is {held}")
     return converted
 
@@ -131,16 +140,21 @@ def _cast_array(target: Target, spec: TensorSpec, array: HostArray) -> HostArray
 def _safe_cast(array: HostArray, dtype: np.dtype[Any]) -> HostArray | None:
     """The array in another dtype, or None where a value would change by more than rounding."""
     integers = "biu"
-    sources = {"f": integers + "f", "c": integers + "fc"}.get(dtype.kind, integers)
-    if array.dtype.kind not in sources:
+    sources = {"f": integers + "f", "c": integers + "fc", "O": ""}.get(_kind(dtype), integers)
+    if _kind(array.dtype) not in sources:
         return None
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         converted = array.astype(dtype)
-    if dtype.kind in "fc":
-        safe = np.array_equal(np.isfinite(converted), np.isfinite(array))
-    else:
-        safe = np.array_equal(converted, array)
+        if is_float(dtype):
+            safe = np.array_equal(np.isfinite(converted), np.isfinite(array))
+        else:
+            safe = np.array_equal(converted, array)
     return converted if safe else None
+
+
+def _kind(dtype: np.dtype[Any]) -> str:
+    """NumPy's letter for the kind of numbers; to NumPy, narrow floats are of no kind."""
+    return "f" if is_narrow(dtype) else dtype.kind
 
 
 def _is_item(target: Target, ranks: list[tuple[TensorSpec, int]]) -> bool:

@@ -6,7 +6,11 @@ from collections.abc import Callable, Mapping
 from time import monotonic_ns
 from typing import Any, NamedTuple
 
+import numpy as np
+
+from ndserve import byte_strings
 from ndserve.devices.base import Device
+from ndserve.dtypes import PLAIN, carried, is_narrow, uncarried
 from ndserve.engine.statistics import Spans
 from ndserve.engine.targets import Target
 from ndserve.model_cache import batch_safety
@@ -32,33 +36,69 @@ def execute(
 
     Raises:
         Exception: whatever the model or the process raised.
-        TypeError: an output holds Python objects.
-        ValueError: the outputs do not have one row for each row that went in.
+        TypeError: an output holds Python objects that are no texts.
+        ValueError: the outputs do not have one row for each row that went in, or a text is no Unicode.
     """
     begun = monotonic_ns()
     call = _call(device, target, sessions, batch)
-    inputs = {name: device.to_device(arrays) for name, arrays in parts.items()}
+    inputs = {
+        name: device.to_device(arrays) if arrays[0].dtype in _PLAIN else _sent(device, arrays)
+        for name, arrays in parts.items()
+    }
     given = monotonic_ns()
     outputs = call(inputs)
     device.synchronize()
     inferred = monotonic_ns()
     on_host = {name: device.to_host(array) for name, array in outputs.items()}
     for name, array in on_host.items():
-        if array.dtype.hasobject:
-            raise TypeError(f"output {name!r} is an array of Python objects, which can be neither stored nor sent")
+        if array.dtype.kind in _MORE_THAN_NUMBERS:
+            on_host[name] = _told(target, name, array)
     results = batch.split(on_host)
     spans = Spans(given - begun, inferred - given, monotonic_ns() - inferred)
     if target.batching.mode != "untested":
         return Executed(results, spans, None)
     run = host_run(device, call)
-    return Executed(results, spans, batch_safety.with_request(run, {name: arrays[0] for name, arrays in parts.items()}))
+    first = {name: arrays[0] for name, arrays in parts.items()}
+    return Executed(results, spans, batch_safety.with_request(run, first, target.outputs))
+
+
+_PLAIN = frozenset(PLAIN.values())
+
+_MORE_THAN_NUMBERS = "uOUST"
+"""The kinds of arrays that may hold the bits of narrow floats, or texts: as objects or as NumPy's own strings."""
+
+
+def _sent(device: Device, parts: list[HostArray]) -> Array:
+    """One input as the call takes it: on the device, or on the host where no device has such elements."""
+    dtype = parts[0].dtype
+    if dtype.hasobject:
+        texts = parts[0].view() if len(parts) == 1 else np.concatenate(parts)
+        texts.flags.writeable = False  # as `CpuDevice.to_device` has it
+        return texts
+    return device.to_device([carried(part) for part in parts] if is_narrow(dtype) else parts)
+
+
+def _told(target: Target, name: str, array: HostArray) -> HostArray:
+    """One output as it is stored and sent: texts as byte strings, and narrow floats as such, no more as their bits."""
+    if target.process is None:  # a session gives byte strings
+        return uncarried(array, next((spec.dtype for spec in target.outputs if spec.name == name), None))
+    if array.dtype.kind == "u":
+        return array
+    try:
+        return byte_strings.encoded(array)
+    except TypeError as error:
+        raise TypeError(
+            f"output {name!r} is an array of Python objects, which can be neither stored nor sent: {error}"
+        ) from None
+    except UnicodeEncodeError as error:
+        raise ValueError(f"output {name!r} holds a text that is no Unicode: {error.reason}") from None
 
 
 def host_run(device: Device, call: Callable[[Mapping[str, Array]], Mapping[str, Array]]) -> batch_safety.Run:
     """The same call with host arrays on both sides."""
 
     def run(inputs: Tensors) -> Tensors:
-        outputs = call({name: device.to_device([array]) for name, array in inputs.items()})
+        outputs = call({name: _sent(device, [array]) for name, array in inputs.items()})
         return {name: device.to_host(array) for name, array in outputs.items()}
 
     return run

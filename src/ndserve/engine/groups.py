@@ -9,7 +9,7 @@ import numpy as np
 from ndserve.engine.targets import Target
 from ndserve.errors import InvalidInputError, NotAcceptableError
 from ndserve.stores.base import Group, GroupState
-from ndserve.types import HostArray, TaskOptions, TaskState, Tensors, join_names
+from ndserve.types import HostArray, TaskOptions, TaskState, Tensors, join_names, name_of, total_bytes
 
 PREFIX = "group-"
 """What tells a group's id from a task's."""
@@ -77,14 +77,14 @@ class Stack:
             whole = self.outputs[name]
             if whole.shape[1:] != array.shape or whole.dtype != array.dtype:
                 raise NotAcceptableError(
-                    f"the results differ in shape or dtype (task {self._filled}: {name!r} is {array.dtype.name}"
+                    f"the results differ in shape or dtype (task {self._filled}: {name!r} is {name_of(array.dtype)}"
                     f"{list(array.shape)}) and cannot be stacked; fetch them one by one"
                 )
-            whole[self._filled] = array
+            whole[self._filled, ...] = array  # with an ellipsis, since a text without axes would stay an array
         self._filled += 1
 
     def _allocate(self, outputs: Tensors) -> None:
-        nbytes = self._total * sum(array.nbytes for array in outputs.values())
+        nbytes = self._total * total_bytes(outputs)
         if nbytes > MAX_STACKED_BYTES:
             raise NotAcceptableError(
                 f"the stacked result would take {nbytes} bytes, and at most {MAX_STACKED_BYTES} are sent at once;"

@@ -7,10 +7,14 @@ axis 0 is points, recurrent state `[layers, batch, n]` exported with every axis 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
+import ml_dtypes
 import numpy as np
 
+from ndserve import byte_strings
+from ndserve.dtypes import TEXT, is_float, is_narrow, uncarried, widened
 from ndserve.types import Batching, HostArray, ModelInfo, Tensors, TensorSpec
 
 Run = Callable[[Tensors], Tensors]
@@ -20,6 +24,17 @@ ON = Batching("on", "two inputs gave the same outputs apart and stacked")
 
 _SCALES = (1.0, 8.0, 1.0, 8.0, 64.0, 64.0)
 """Of the random inputs, round by round: some models mix rows, or come to life, only where values are large."""
+
+
+_TOLERANCES = {
+    "float16": 1e-2,
+    "bfloat16": 2e-2,
+    "float8_e4m3fn": 0.125,
+    "float8_e4m3fnuz": 0.125,
+    "float8_e5m2": 0.25,
+    "float8_e5m2fnuz": 0.25,
+}
+"""Of the largest value, for floats of one and two bytes; those of one byte have two or three bits of mantissa."""
 
 
 def before_loading(info: ModelInfo) -> Batching:
@@ -50,41 +65,47 @@ def _axis_0(spec: TensorSpec) -> int | None:
 
 
 def at_load(run: Run, info: ModelInfo) -> Batching:
-    """Probe with random inputs; stays `untested` where other axes than 0 are free or the inputs do not suit."""
+    """Probe with random inputs; stays `untested` where other axes than 0 are free, for texts, or where none suit."""
     verdict = before_loading(info)
-    if verdict.mode == "off" or any(spec.shape is None or None in spec.shape[1:] for spec in info.inputs):
+    random = all(spec.dtype != TEXT and spec.shape is not None and None not in spec.shape[1:] for spec in info.inputs)
+    if verdict.mode == "off" or not random:
         return verdict
     generator = np.random.default_rng(0)
-    # Two rounds do for real numbers; integers, such as the number of a class, also agree by chance.
-    enough = 2 if any(spec.dtype is not None and spec.dtype.kind in "fc" for spec in info.outputs) else len(_SCALES)
+    # Two rounds do for real numbers; integers, such as the number of a class, and floats of a byte agree by chance.
+    real = any(spec.dtype is not None and is_float(spec.dtype) and spec.dtype.itemsize > 1 for spec in info.outputs)
+    enough = 2 if real else len(_SCALES)
     held = 0
     for scale in _SCALES:
         first, second = ({spec.name: _random(generator, spec, scale) for spec in info.inputs} for _ in range(2))
-        verdict = _compare(run, first, second)
+        verdict = _compare(run, first, second, info.outputs)
         held += verdict.mode == "on"
         if verdict.mode == "off" or held == enough:
             return verdict
     return ON if held else verdict
 
 
-def with_request(run: Run, inputs: Tensors) -> Batching:
-    """Probe with the first row of a real request and a perturbed copy of it; may stay `untested`."""
+def with_request(run: Run, inputs: Tensors, outputs: Sequence[TensorSpec] = ()) -> Batching:
+    """Probe with the first row of a real request and a perturbed copy of it; may stay `untested`.
+
+    `outputs` are the model's specs, which tell the bits of narrow floats from integers.
+    """
     generator = np.random.default_rng(0)
     first = {name: array[:1] for name, array in inputs.items()}
     second = {name: _perturbed(generator, array) for name, array in first.items()}
     if all(np.array_equal(first[name], second[name]) for name in first):
         return Batching("untested", "the requests so far were constant, which cannot tell")
-    return _compare(run, first, second)
+    return _compare(run, first, second, outputs)
 
 
-def _compare(run: Run, first: Tensors, second: Tensors) -> Batching:
+def _compare(run: Run, first: Tensors, second: Tensors, outputs: Sequence[TensorSpec]) -> Batching:
     """One round: the inputs, of one row each, apart and stacked."""
+    dtypes = {spec.name: spec.dtype for spec in outputs}
     try:
-        apart = (run(first), run(second))
+        apart = [_typed(run(inputs), dtypes) for inputs in (first, second)]
     except Exception as error:  # whatever the runtime raises, the inputs did not suit
         return Batching("untested", f"the probe's inputs do not suit the model: {error}")
     try:
-        stacked = run({name: np.concatenate([first[name], second[name]]) for name in first})
+        stacked = _typed(run({name: np.concatenate([first[name], second[name]]) for name in first}), dtypes)
     except Exception as error:
         return Batching("off", f"the model fails on stacked inputs: {error}")
     for name, together in stacked.items():
@@ -95,19 +116,30 @@ def _compare(run: Run, first: Tensors, second: Tensors) -> Batching:
             difference = _difference(together[row : row + 1], array)
             if difference is not None:
                 return Batching("off", f"output {name!r} differs between stacked and apart: {difference}")
-    if all(np.array_equal(apart[0][name], apart[1][name], equal_nan=True) for name in stacked):
+    if all(_equal(apart[0][name], apart[1][name]) for name in stacked):
         # Nothing could have leaked from row to row: a saturated model, or nothing but NaN.
         return Batching("untested", "the probe's inputs all gave the same outputs, which cannot tell")
     return ON
 
 
+def _typed(outputs: Tensors, dtypes: Mapping[str, np.dtype[Any] | None]) -> Tensors:
+    """The outputs with narrow floats as such, no more as their bits."""
+    return {name: uncarried(array, dtypes.get(name)) for name, array in outputs.items()}
+
+
+def _equal(one: HostArray, other: HostArray) -> bool:
+    return np.array_equal(widened(one), widened(other), equal_nan=is_float(one.dtype))
+
+
 def _difference(actual: HostArray, expected: HostArray) -> str | None:
-    """None where the two agree within rounding: 1e-4 of the largest value, or 1e-2 for half precision."""
+    """None where the two agree within rounding: 1e-4 of the largest value, or more for floats of one or two bytes."""
     if actual.shape != expected.shape:
         return f"shape {list(actual.shape)} instead of {list(expected.shape)}"
-    if actual.dtype.kind not in "fc":
-        return None if np.array_equal(actual, expected) else "other integers"
-    relative = 1e-2 if actual.dtype.itemsize == 2 else 1e-4
+    if not is_float(actual.dtype):
+        others = "texts" if actual.dtype == TEXT else "integers"
+        return None if np.array_equal(actual, expected) else f"other {others}"
+    relative = _TOLERANCES.get(actual.dtype.name, 1e-4)
+    actual, expected = widened(actual), widened(expected)
     finite = expected[np.isfinite(expected)]
     bound = relative * float(np.max(np.abs(finite), initial=0.0))
     if np.allclose(actual, expected, rtol=0, atol=bound, equal_nan=True):
@@ -120,14 +152,35 @@ def _random(generator: np.random.Generator, spec: TensorSpec, scale: float) -> H
     assert spec.dtype is not None
     assert spec.shape is not None
     shape = (1, *(axis or 1 for axis in spec.shape[1:]))
-    if spec.dtype.kind in "fc":
-        return (generator.standard_normal(shape) * scale).astype(spec.dtype)
+    if is_float(spec.dtype):
+        values = generator.standard_normal(shape) * scale
+        return _clipped(values, spec.dtype) if is_narrow(spec.dtype) else values.astype(spec.dtype)
     return generator.integers(0, 2, shape).astype(spec.dtype)
 
 
 def _perturbed(generator: np.random.Generator, array: HostArray) -> HostArray:
-    """The same values in another order, so that indices and masks stay valid; floats are also moved a little."""
+    """The same values in another order, so that indices and masks stay valid.
+
+    Floats are also moved a little, and texts turned around: often there is but one.
+    """
     values = generator.permutation(array.reshape(-1)).reshape(array.shape)
-    if values.dtype.kind in "fc":
-        values = (values * generator.uniform(0.9, 1.1, values.shape)).astype(array.dtype)
+    if is_float(values.dtype):
+        moved = widened(values) * generator.uniform(0.9, 1.1, values.shape)
+        return _clipped(moved, array.dtype) if is_narrow(array.dtype) else moved.astype(array.dtype)
+    if values.dtype == TEXT:
+        return byte_strings.of([_turned(text) for text in values.flat], array.shape)
     return values
+
+
+def _clipped(values: HostArray, dtype: np.dtype[Any]) -> HostArray:
+    """The values as narrow floats, of which some have no infinity to overflow to."""
+    most = float(ml_dtypes.finfo(dtype).max)  # type: ignore[no-untyped-call]
+    return np.clip(values, -most, most).astype(dtype)
+
+
+def _turned(text: bytes) -> bytes:
+    """The text from its end to its start, by characters where it is UTF-8."""
+    try:
+        return text.decode()[::-1].encode()
+    except UnicodeDecodeError:
+        return text[::-1]

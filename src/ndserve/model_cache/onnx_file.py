@@ -15,18 +15,38 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ndserve.dtypes import NARROW, PLAIN, TEXT, TEXT_NAME
 from ndserve.errors import ModelLoadError
 from ndserve.types import TensorSpec
 
-DTYPES = {
-    number: np.dtype(name)
+DTYPES: dict[int, np.dtype[Any]] = {
+    number: {**PLAIN, **NARROW, TEXT_NAME: TEXT}[name]
     for number, name in (
         *((1, "float32"), (2, "uint8"), (3, "int8"), (4, "uint16"), (5, "int16"), (6, "int32"), (7, "int64")),
-        *((9, "bool"), (10, "float16"), (11, "float64"), (12, "uint32"), (13, "uint64")),
-        *((14, "complex64"), (15, "complex128")),
+        *((8, TEXT_NAME), (9, "bool"), (10, "float16"), (11, "float64"), (12, "uint32"), (13, "uint64")),
+        *((16, "bfloat16"), (17, "float8_e4m3fn"), (18, "float8_e4m3fnuz")),
+        *((19, "float8_e5m2"), (20, "float8_e5m2fnuz")),
     )
 }
-"""TensorProto.DataType -> dtype, for those that NumPy has itself."""
+"""TensorProto.DataType -> dtype, for those that onnxruntime gives and takes."""
+
+_UNSERVED = {
+    0: "undefined",
+    14: "complex64",
+    15: "complex128",
+    21: "uint4",
+    22: "int4",
+    23: "float4e2m1",
+    24: "float8e8m0",
+    25: "uint2",
+    26: "int2",
+    27: "float6e2m3",
+    28: "float6e3m2",
+}
+"""The others by the names that ONNX has for them."""
+
+_OTHER_KINDS = {4: "a sequence", 5: "a map", 7: "opaque", 8: "a sparse tensor", 9: "optional"}
+"""The fields of a TypeProto that stand for something else than a tensor."""
 
 _PARTS = {
     "model": {7: "graph", 25: "function"},
@@ -92,7 +112,8 @@ def _read_model(model: memoryview) -> Signature:
                 outputs.append(value.bytes)
     if not outputs:
         raise ValueError("no graph, or one without outputs")
-    # Up to IR version 3 every weight is also listed as an input; callers do not send those.
+    # Up to IR version 3 every weight is also listed as an input. Later, an input with a weight of its name is one that
+    # callers may leave out. Here they cannot give it: then tasks would differ in their inputs, and be batched apart.
     return Signature(
         tuple(_read_tensor(entry) for entry in inputs if _text(entry, 1) not in weights),
         tuple(_read_tensor(entry) for entry in outputs),
@@ -116,12 +137,15 @@ def _external_locations(message: memoryview, kind: str = "model", depth: int = 0
 def _read_tensor(entry: memoryview) -> TensorSpec:
     """A ValueInfoProto as a spec; an output's shape may be missing, which leaves it free."""
     name = _text(entry, 1)
-    tensor = next((field for kind in _all(entry, 2) for field in _all(kind, 1)), None)
+    kinds = {number: value.bytes for kind in _all(entry, 2) for number, value in _fields(kind)}
+    tensor = kinds.get(1)
     if tensor is None:
-        raise ModelLoadError(f"{name!r} is not a plain tensor")
-    elem_type = _integer(tensor, 1)
+        kind = next((_OTHER_KINDS[number] for number in kinds if number in _OTHER_KINDS), "without a type")
+        raise ModelLoadError(f"{name!r} is not a plain tensor, but {kind}")
+    elem_type = _integer(tensor, 1) or 0
     if elem_type not in DTYPES:
-        raise ModelLoadError(f"{name!r} has the ONNX element type {elem_type}, which is not served")
+        known = f" ({_UNSERVED[elem_type]})" if elem_type in _UNSERVED else ""
+        raise ModelLoadError(f"{name!r} has the ONNX element type {elem_type}{known}, which is not served")
     shape = None
     for field in _all(tensor, 2):
         shape = tuple(_axis(axis) for axis in _all(field, 1))

@@ -2,6 +2,7 @@
 
 Arrays go in and out by I/O binding, as pointers into the device's own memory, so that the same lines serve the
 GPU and the CPU and nothing is copied on the way (https://onnxruntime.ai/docs/api/python/api_summary.html#iobinding).
+Texts have no such pointers: a model that takes some runs on host arrays, and those that a model gives are read there.
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ import importlib.metadata
 import io
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -23,12 +24,16 @@ import numpy as np
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import onnxruntime as ort
 
+from ndserve import byte_strings
 from ndserve.devices.base import Device, DeviceUnavailableError
+from ndserve.dtypes import TEXT, carrier, is_narrow
 from ndserve.errors import ModelLoadError
 from ndserve.model_cache.onnx_file import DTYPES
-from ndserve.types import Array, ModelInfo
+from ndserve.types import Array, HostArray, ModelInfo, TensorSpec
 
 _ONNX_TYPES = {dtype: number for number, dtype in DTYPES.items()}
+_BOUND = {dtype: number for dtype, number in _ONNX_TYPES.items() if dtype != TEXT and not is_narrow(dtype)}
+"""The ONNX types of arrays that are bound as what they are."""
 
 # Only what is fatal: errors are raised, and the fallbacks that are merely logged are found out by `_open`.
 ort.set_default_logger_severity(4)
@@ -49,6 +54,10 @@ class Session:
         self._device = device  # kept: the session works on its stream, which must not go before it does
         kind, _, index = device.name.partition(":")
         self._place = (kind, int(index or 0))
+        self._takes_texts = any(spec.dtype == TEXT for spec in info.inputs)
+        # Of a narrow float the bits are bound, as what the model takes them for.
+        self._narrow = {spec.name: _bits(spec.dtype) for spec in info.inputs if is_narrow(spec.dtype)}
+        self._outputs = [_Output.of(spec, self._place) for spec in info.outputs]
 
     @classmethod
     def open(cls, info: ModelInfo, device: Device, threads: int) -> Session:
@@ -58,8 +67,15 @@ class Session:
             threads: of one operator on the CPU.
 
         Raises:
-            ModelLoadError: onnxruntime refused the file, or gave another device than the one asked for.
+            ModelLoadError: onnxruntime refused the file, or gave another device than the one asked for; or the model
+                takes texts and gives narrow floats, which onnxruntime's Python API has no way to run.
         """
+        narrow = [str(spec) for spec in info.outputs if is_narrow(spec.dtype)]
+        if narrow and any(spec.dtype == TEXT for spec in info.inputs):
+            raise ModelLoadError(
+                f"model {info.name!r} version {info.version} takes texts and gives {narrow[0]}:"
+                " onnxruntime's Python API cannot do both at once"
+            )
         try:
             return cls(info, device, _open(str(info.path), device, threads))
         except Exception as error:  # onnxruntime's errors have no common base class
@@ -69,28 +85,97 @@ class Session:
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Run the model on device arrays and give its outputs as device arrays, without copies.
 
+        Narrow floats come and go as their bits (`dtypes.carrier`), texts as host arrays of byte strings.
+
         Raises:
             RuntimeError: the model cannot run on these inputs; mostly onnxruntime's own message.
         """
+        if self._takes_texts:
+            return self._run_on_host(inputs)
         xp, (kind, index) = self._device.xp, self._place
         binding = self._session.io_binding()
         kept = {}  # the binding does not keep alive what a pointer points to
+        narrow = self._narrow
         for name, array in inputs.items():
             dense = xp.ascontiguousarray(array).reshape(array.shape)  # which a scalar would lose
-            if dense.dtype not in _ONNX_TYPES:
-                raise RuntimeError(f"input {name!r} has dtype {dense.dtype}, which ONNX does not have")
+            numbers = narrow.get(name, _BOUND)
+            if dense.dtype not in numbers:
+                raise _unfit(name, dense)
             pointer = _pointer(dense)
             kept[pointer] = dense
-            binding.bind_input(name, kind, index, _ONNX_TYPES[dense.dtype], dense.shape, pointer)
-        for spec in self.info.outputs:
-            binding.bind_output(spec.name, kind, index)
+            binding.bind_input(name, kind, index, numbers[dense.dtype], dense.shape, pointer)
+        for name, place, _ in self._outputs:
+            binding.bind_output(name, *place)
         self._session.run_with_iobinding(binding)
         # Indexed, because iterating (as get_outputs does) ends in a C++ exception that costs 20 us.
         values = binding.get_outputs_as_ortvaluevector()
         return {
-            spec.name: xp.asarray(_View(values[number], kind, spec.dtype, kept.get(values[number].data_ptr())))
-            for number, spec in enumerate(self.info.outputs)
+            name: xp.asarray(_View(values[number], kind, typestr, kept.get(values[number].data_ptr())))
+            if typestr
+            # Not by `copy_outputs_to_cpu`, which dies of texts (seen with 1.32).
+            else byte_strings.encoded(values[number].numpy())
+            for number, (name, _, typestr) in enumerate(self._outputs)
         }
+
+    def _run_on_host(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """The same for a model that takes texts."""
+        device = self._device
+        feed: dict[str, Any] = {}
+        kept = []  # an OrtValue does not keep alive the array that it was made of
+        for name, array in inputs.items():
+            if array.dtype == TEXT:
+                feed[name] = _decoded(name, array)
+                continue
+            feed[name] = host = device.to_host(array)
+            if name in self._narrow:
+                numbers = self._narrow[name]
+                if host.dtype not in numbers:
+                    raise _unfit(name, host)
+                kept.append(dense := np.ascontiguousarray(host).reshape(host.shape))
+                feed[name] = ort.OrtValue.ortvalue_from_numpy_with_onnx_type(dense, numbers[host.dtype])
+        try:
+            arrays: Sequence[HostArray] = self._session.run([name for name, *_ in self._outputs], feed)
+        except Exception as error:  # onnxruntime's errors have no common base class, and it adds its own ValueError
+            raise RuntimeError(str(error)) from None
+        return {
+            name: device.to_device([array]) if typestr else byte_strings.encoded(array)
+            for array, (name, _, typestr) in zip(arrays, self._outputs, strict=True)
+        }
+
+
+class _Output(NamedTuple):
+    """Where onnxruntime is to leave an output, and its elements as the array protocols say it; empty for texts."""
+
+    name: str
+    place: tuple[str, int]
+    typestr: str
+
+    @classmethod
+    def of(cls, spec: TensorSpec, place: tuple[str, int]) -> _Output:
+        assert spec.dtype is not None  # an ONNX output always has one
+        if spec.dtype == TEXT:
+            return cls(spec.name, ("cpu", 0), "")
+        return cls(spec.name, place, carrier(spec.dtype).str)
+
+
+def _bits(dtype: np.dtype[Any] | None) -> dict[np.dtype[Any], int]:
+    """The ONNX type under which the bits of a narrow float are bound, by their dtype."""
+    assert dtype is not None
+    return {carrier(dtype): _ONNX_TYPES[dtype]}
+
+
+def _unfit(name: str, array: Array) -> RuntimeError:
+    return RuntimeError(f"input {name!r} has dtype {array.dtype}, which ONNX does not have or the input does not take")
+
+
+def _decoded(name: str, array: HostArray) -> HostArray:
+    """The texts as `str`, since onnxruntime takes the `repr` of anything else; ONNX has them in UTF-8."""
+    try:
+        return byte_strings.decoded(array)
+    except UnicodeDecodeError as error:
+        raise RuntimeError(f"input {name!r}: {error.reason}, as ONNX strings are") from None
+    except AttributeError:
+        raise RuntimeError(f"input {name!r} holds something else than bytes") from None
 
 
 def check_runtime(device: Device) -> None:
@@ -172,12 +257,11 @@ class _View:
     https://numba.readthedocs.io/en/stable/cuda/cuda_array_interface.html
     """
 
-    def __init__(self, value: Any, kind: str, dtype: np.dtype[Any] | None, source: Array | None) -> None:
-        assert dtype is not None  # an ONNX output always has one
+    def __init__(self, value: Any, kind: str, typestr: str, source: Array | None) -> None:
         self._kept = (value, source)
         interface = {
             "shape": tuple(value.shape()),
-            "typestr": dtype.str,
+            "typestr": typestr,
             "data": (value.data_ptr(), source is not None),
             "version": 3,
         }

@@ -14,6 +14,9 @@ Every other positional argument is an input array, by its name. A keyword-only a
 callers set in the query string; its default gives its type. An argument called `models` gives the models that
 `models=[...]` names: `models["digits"](x)` runs one without leaving the device.
 
+An input of texts is NumPy's on every device: an object array of `bytes`. Texts are returned so, or as arrays of `str`.
+No array namespace has bfloat16 or float8: a model takes and gives their bits here, as uint16 and uint8.
+
 The function returns one array (called `output`) or a dict of arrays.
 
 A user's folder is a package of its own. What several of its files share lies in one whose name begins with `_`

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from ndserve.engine.targets import Target
 from ndserve.errors import UnknownTargetError
 from ndserve.routes.base import Service
-from ndserve.types import ModelInfo, Parameter, TensorSpec
+from ndserve.types import ModelInfo, Parameter, TensorSpec, name_of
 
 router = APIRouter(tags=["models"])
 
@@ -25,7 +25,7 @@ class Tensor(BaseModel):
     @classmethod
     def of(cls, spec: TensorSpec) -> Tensor:
         shape = None if spec.shape is None else list(spec.shape)
-        return cls(name=spec.name, dtype=spec.dtype and spec.dtype.name, shape=shape)
+        return cls(name=spec.name, dtype=spec.dtype and name_of(spec.dtype), shape=shape)
 
 
 class BatchingView(BaseModel):

@@ -25,16 +25,23 @@ from onnx import (
 )
 
 from ndserve.errors import ModelLoadError
-from ndserve.model_cache.onnx_file import DTYPES, Signature, read_signature
+from ndserve.model_cache.onnx_file import _UNSERVED, DTYPES, Signature, read_signature
 from ndserve.types import TensorSpec
 from tests import onnx_models
 
 UNSERVED = {
-    "string": TensorProto.STRING,
-    "bfloat16": TensorProto.BFLOAT16,
-    "float8": TensorProto.FLOAT8E4M3FN,
     "undefined": TensorProto.UNDEFINED,
+    "complex64": TensorProto.COMPLEX64,
+    "complex128": TensorProto.COMPLEX128,
+    "uint4": TensorProto.UINT4,
+    "int4": TensorProto.INT4,
+    "float4e2m1": TensorProto.FLOAT4E2M1,
+    "float8e8m0": 24,
+    "uint2": 25,
+    "int2": 26,
 }
+
+PLAIN = onnx_models.tensor("plain", ["n"])
 
 
 def read(data: bytes) -> Signature:
@@ -283,28 +290,36 @@ def _reads_or_is_refused(data: bytes) -> None:
 
 @pytest.mark.parametrize("place", ["input", "output"])
 @pytest.mark.parametrize("kind", UNSERVED)
-def test_a_tensor_that_numpy_cannot_hold_is_refused_by_name_and_type(kind: str, place: str) -> None:
-    odd, plain = onnx_models.tensor("odd", ["n"], UNSERVED[kind]), onnx_models.tensor("plain", ["n"])
-    inputs, outputs = ([odd], [plain]) if place == "input" else ([plain], [odd])
+def test_a_tensor_that_onnxruntime_does_not_run_is_refused_by_name_and_type(kind: str, place: str) -> None:
+    odd = onnx_models.tensor("odd", ["n"], UNSERVED[kind])
+    inputs, outputs = ([odd], [PLAIN]) if place == "input" else ([PLAIN], [odd])
     data = helper.make_model(helper.make_graph([], "g", inputs, outputs)).SerializeToString()
-    with pytest.raises(ModelLoadError, match=rf"'odd'.*element type {UNSERVED[kind]}\b"):
+    with pytest.raises(ModelLoadError, match=rf"'odd'.*element type {UNSERVED[kind]} \({kind}\), which"):
         read(data)
 
 
 @pytest.mark.parametrize(
-    "value",
+    ("value", "kind"),
     [
-        helper.make_tensor_sequence_value_info("odd", TensorProto.FLOAT, ["n"]),
-        helper.make_sparse_tensor_value_info("odd", TensorProto.FLOAT, ["n"]),
-        helper.make_value_info("odd", helper.make_optional_type_proto(onnx_models.tensor("x", ["n"]).type)),
-        ValueInfoProto(name="odd"),
+        (helper.make_tensor_sequence_value_info("odd", TensorProto.FLOAT, ["n"]), "a sequence"),
+        (helper.make_sparse_tensor_value_info("odd", TensorProto.FLOAT, ["n"]), "a sparse tensor"),
+        (helper.make_value_info("odd", helper.make_optional_type_proto(PLAIN.type)), "optional"),
+        (helper.make_value_info("odd", helper.make_map_type_proto(TensorProto.INT64, PLAIN.type)), "a map"),
+        (ValueInfoProto(name="odd"), "without a type"),
     ],
-    ids=["sequence", "sparse", "optional", "untyped"],
+    ids=["sequence", "sparse", "optional", "map", "untyped"],
 )
-def test_an_input_that_is_no_plain_tensor_is_refused_by_name(value: Any) -> None:
-    data = helper.make_model(helper.make_graph([], "g", [value], [onnx_models.tensor("y", ["n"])])).SerializeToString()
-    with pytest.raises(ModelLoadError, match=r"'odd' is not a plain tensor"):
+@pytest.mark.parametrize("place", ["input", "output"])
+def test_what_is_no_plain_tensor_is_refused_by_name_and_kind(value: Any, kind: str, place: str) -> None:
+    inputs, outputs = ([value], [PLAIN]) if place == "input" else ([PLAIN], [value])
+    data = helper.make_model(helper.make_graph([], "g", inputs, outputs)).SerializeToString()
+    with pytest.raises(ModelLoadError, match=f"'odd' is not a plain tensor, but {kind}"):
         read(data)
+
+
+def test_every_element_type_of_onnx_is_served_or_refused_with_its_name() -> None:
+    unserved = {number: name.lower() for name, number in TensorProto.DataType.items() if number not in DTYPES}
+    assert unserved.items() <= _UNSERVED.items()
 
 
 def test_a_file_that_is_not_there_is_an_oserror(tmp_path: Path) -> None:

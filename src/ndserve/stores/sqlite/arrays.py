@@ -1,7 +1,7 @@
 """Arrays as bytes: small ones in the row, large ones in a file of their own.
 
-A header names each array's dtype and shape, and the raw bytes follow. There is no pickle anywhere: an array that has
-no raw bytes, such as one of Python objects, is refused.
+A header names each array's dtype and shape, and the raw bytes follow; texts as `byte_strings` lays them end to end,
+with the bytes that they take behind the shape's last axis. There is no pickle: other Python objects are refused.
 
     "NDA1" | length of the JSON (uint32, little endian) | JSON [[name, dtype, shape], ...] | padding | raw bytes, ...
 
@@ -22,6 +22,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from ndserve import byte_strings
+from ndserve.dtypes import NARROW, TEXT, TEXT_NAME, is_narrow, name_of
 from ndserve.types import HostArray, Tensors
 
 INLINE = 64 * 1024
@@ -30,6 +32,8 @@ INLINE = 64 * 1024
 MAGIC = b"NDA1"
 ALIGN = 64
 FOLDERS = 256
+
+_NAMED = {TEXT_NAME: TEXT, **NARROW}
 
 Buffer: TypeAlias = bytes | bytearray | memoryview | mmap.mmap
 Form: TypeAlias = tuple[tuple[str, np.dtype[Any], tuple[int, ...]], ...]
@@ -45,8 +49,9 @@ def pack(tensors: Tensors) -> bytearray:
     Raises:
         TypeError: an array holds Python objects.
     """
-    pieces = [_header(tuple([(name, array.dtype, array.shape) for name, array in tensors.items()]))]
-    for array in tensors.values():
+    form, arrays = _laid_out(tensors)
+    pieces = [_header(form)]
+    for array in arrays:
         pieces.append(array.tobytes())
         if rest := -array.nbytes % ALIGN:
             pieces.append(bytes(rest))
@@ -59,8 +64,9 @@ def buffers(tensors: Tensors) -> list[Buffer]:
     Raises:
         TypeError: an array holds Python objects.
     """
-    pieces: list[Buffer] = [_header(tuple([(name, array.dtype, array.shape) for name, array in tensors.items()]))]
-    for array in tensors.values():
+    form, arrays = _laid_out(tensors)
+    pieces: list[Buffer] = [_header(form)]
+    for array in arrays:
         raw = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
         pieces.append(raw.data)
         if rest := -raw.nbytes % ALIGN:
@@ -68,12 +74,30 @@ def buffers(tensors: Tensors) -> list[Buffer]:
     return pieces
 
 
+def _laid_out(tensors: Tensors) -> tuple[Form, list[HostArray]]:
+    """What the header says, and the arrays of which the bytes follow."""
+    form, arrays = [], []
+    for name, array in tensors.items():
+        shape = array.shape
+        if array.dtype.hasobject:
+            array = _packed(name, array)
+            form.append((name, TEXT, (*shape, array.nbytes)))
+        else:
+            form.append((name, array.dtype, shape))
+        arrays.append(array)
+    return tuple(form), arrays
+
+
+def _packed(name: str, texts: HostArray) -> HostArray:
+    for element in texts.flat:
+        if not isinstance(element, bytes):
+            raise TypeError(f"the array {name!r} holds a {type(element).__name__}, which cannot be stored")
+    return np.frombuffer(byte_strings.pack(texts), np.uint8)
+
+
 @lru_cache(maxsize=1024)
 def _header(form: Form) -> bytes:
-    for name, dtype, _ in form:
-        if dtype.hasobject:
-            raise TypeError(f"the array {name!r} is of dtype {dtype}, which cannot be stored")
-    text = json.dumps([(name, dtype.str, shape) for name, dtype, shape in form]).encode()
+    text = json.dumps([(name, _word(dtype), shape) for name, dtype, shape in form]).encode()
     header = MAGIC + struct.pack("<I", len(text)) + text
     return header + bytes(-len(header) % ALIGN)
 
@@ -92,24 +116,44 @@ def unpack(buffer: Buffer) -> dict[str, HostArray]:
         form = _read_form(bytes(view[8 : 8 + length]))
         start = 8 + length + -(8 + length) % ALIGN
         tensors: dict[str, HostArray] = {}
-        for name, dtype, shape, items in form:
-            tensors[name] = np.frombuffer(view, dtype, items, start).reshape(shape) if items else np.empty(shape, dtype)
-            start += dtype.itemsize * items + -(dtype.itemsize * items) % ALIGN
+        for name, dtype, shape, nbytes in form:
+            tensors[name] = _array(view[start : start + nbytes], dtype, shape)
+            start += nbytes + -nbytes % ALIGN
     except Exception as error:  # JSON and NumPy refuse nonsense in many ways: OverflowError, RecursionError, ...
         raise DamagedError(f"the stored arrays are damaged: {error}") from None
     return tensors
 
 
+def _array(raw: memoryview, dtype: np.dtype[Any], shape: tuple[int, ...]) -> HostArray:
+    if dtype == TEXT:
+        texts = byte_strings.unpack(raw, math.prod(shape), shape)
+        texts.flags.writeable = False
+        return texts
+    if not math.prod(shape):
+        return np.empty(shape, dtype)
+    array: HostArray = np.frombuffer(raw, dtype).reshape(shape)
+    return array
+
+
 @lru_cache(maxsize=1024)
 def _read_form(text: bytes) -> list[tuple[str, np.dtype[Any], tuple[int, ...], int]]:
     form = []
-    for name, dtype, shape in json.loads(text):
-        if not (isinstance(name, str) and isinstance(dtype, str) and np.dtype(dtype).str == dtype):
+    for name, word, shape in json.loads(text):
+        if not (isinstance(name, str) and isinstance(word, str)):
             raise ValueError("no header")
-        if np.dtype(dtype).hasobject or not all(type(axis) is int and axis >= 0 for axis in shape):
+        dtype = _NAMED[word] if word in _NAMED else np.dtype(word)
+        if _word(dtype) != word or not all(type(axis) is int and axis >= 0 for axis in shape):
             raise ValueError("no header")
-        form.append((name, np.dtype(dtype), tuple(shape), math.prod(shape)))
+        if dtype == TEXT:
+            form.append((name, dtype, tuple(shape[:-1]), shape[-1]))
+        else:
+            form.append((name, dtype, tuple(shape), math.prod(shape) * dtype.itemsize))
     return form
+
+
+def _word(dtype: np.dtype[Any]) -> str:
+    """What stands for a dtype in a header: NumPy's own text, or the name of what it has no text for."""
+    return name_of(dtype) if dtype == TEXT or is_narrow(dtype) else dtype.str
 
 
 class Files:

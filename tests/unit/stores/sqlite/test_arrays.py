@@ -6,6 +6,7 @@ import json
 import os
 import struct
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,13 +14,25 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from ndserve.codecs.base import DTYPES
+from ndserve import byte_strings
+from ndserve.dtypes import NARROW, PLAIN, carrier
 from ndserve.stores.sqlite.arrays import ALIGN, MAGIC, DamagedError, Files, buffers, pack, unpack
 from ndserve.types import HostArray, Tensors
 from tests.contract.stores import bits
 
 SHAPES = hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=4)
-ARRAYS = st.sampled_from(list(DTYPES.values())).flatmap(lambda dtype: hnp.arrays(dtype, SHAPES))
+TEXTS = st.lists(st.binary(max_size=8), max_size=6).map(lambda texts: byte_strings.of(texts, (1, len(texts))))
+
+
+def narrow(dtype: np.dtype[Any]) -> st.SearchStrategy[HostArray]:
+    return hnp.arrays(carrier(dtype), SHAPES).map(lambda bits: bits.view(dtype))
+
+
+ARRAYS = (
+    st.sampled_from(list(PLAIN.values())).flatmap(lambda dtype: hnp.arrays(dtype, SHAPES))
+    | st.sampled_from(list(NARROW.values())).flatmap(narrow)
+    | TEXTS
+)
 TENSORS = st.dictionaries(st.text(max_size=8), ARRAYS, min_size=1, max_size=4)
 
 
@@ -39,6 +52,7 @@ def test_arrays_are_read_only_views_that_lie_aligned(tensors: dict[str, HostArra
     for array in unpack(raw).values():
         if array.size:
             assert not array.flags.writeable
+        if array.size and not array.dtype.hasobject:
             assert (array.ctypes.data - base) % ALIGN == 0
 
 
@@ -54,7 +68,7 @@ def read_or_damaged(raw: bytes) -> None:
         tensors = unpack(raw)
     except DamagedError:
         return
-    assert sum(array.nbytes for array in tensors.values()) <= len(raw)
+    assert sum(2 * array.size if array.dtype.hasobject else array.nbytes for array in tensors.values()) <= len(raw)
 
 
 def headed(text: str) -> bytes:
@@ -90,13 +104,21 @@ JSON = st.recursive(
 )
 
 
-@given(form=JSON | st.lists(st.tuples(st.just("x"), st.sampled_from(["<f8", "|O", "a5", "(", "", "f4,(2"]), JSON)))
+WORDS = st.sampled_from(["<f8", "|O", "a5", "(", "", "f4,(2", "bytes", "bfloat16"])
+
+
+@given(form=JSON | st.lists(st.tuples(st.just("x"), WORDS, JSON)))
 @example(form=[["x", "<f8", [2**70]]])
 @example(form=[["x", "<f8", [0, 2**62]]])
 @example(form=[["x", "<f8", [0, 2**70]]])
 @example(form=[["x", "<f8", [-1]]])
 @example(form=[["x", "<f8", [10**9, "a"]]])
 @example(form=[["x", "|O", [0]]])
+@example(form=[["x", "bytes", []]])
+@example(form=[["x", "bytes", [2**70]]])
+@example(form=[["x", "bytes", [0, 10**30, 0]]])
+@example(form=[["x", "bytes", [2**40, 64]]])
+@example(form=[["x", "bfloat16", [2**70]]])
 @example(form=[["x", "f4,(2", [0]]])
 @settings(max_examples=300, deadline=None)
 def test_headers_that_make_no_sense_are_damaged(form: object) -> None:
