@@ -121,13 +121,13 @@ class Exchange:
             or cycle.scope["method"] == "HEAD"
         ):
             return False
-        pieces: list[bytes | memoryview] = [STATUS_LINE[status], b"content-type: ", content_type]
-        pieces.append(b"\r\ncontent-length: %d\r\n" % length)
+        pieces: list[bytes | memoryview] = [STATUS_LINE[status], self._protocol.burst.usual(cycle.default_headers)]
+        pieces += b"content-type: ", content_type, b"\r\ncontent-length: %d\r\n" % length
         for name, value in headers:
             if b"\n" in value or b"\r" in value:
                 return False  # uvicorn refuses it
             pieces += name, b": ", value, b"\r\n"
-        pieces += self._protocol.burst.usual(cycle.default_headers), b"\r\n", *chunks
+        pieces += b"\r\n", *chunks
         cycle.response_started = cycle.response_complete = True
         cycle.transport.write(b"".join(pieces))
         cycle.message_event.set()

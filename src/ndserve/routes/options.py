@@ -12,7 +12,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ndserve import byte_strings
 from ndserve.codecs.base import excerpt
+from ndserve.dtypes import name_of
 from ndserve.engine.groups import PREFIX
 from ndserve.errors import InvalidParameterError
 from ndserve.routes.asgi import parse_query
@@ -199,7 +201,9 @@ def fingerprint(target: str, options: Options, inputs: Tensors) -> str:
     asked = (target, options.version, options.cast, options.split, sorted(options.parameters.items()))
     digest = hashlib.sha256(repr(asked).encode())
     for name, array in sorted(inputs.items()):
-        digest.update(repr((name, array.dtype.str, array.shape)).encode())
-        if array.nbytes:
+        digest.update(repr((name, name_of(array.dtype), array.shape)).encode())
+        if array.dtype.hasobject:
+            digest.update(byte_strings.pack(array))
+        elif array.nbytes:
             digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
