@@ -30,6 +30,7 @@ import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
 from benchmarks.filled import fill
+from ndserve.access import Role, new_key
 from ndserve.codecs.npy import write_npy
 from ndserve.types import HostArray
 
@@ -209,11 +210,13 @@ def infer(folder: Path, rounds: int, seconds: int) -> None:
     """The same by Open Inference, binary in and out, with an API key; the floor gets the very same requests."""
     tensor = {"name": "x", "shape": [1, 16], "datatype": "FP32", "parameters": {"binary_data_size": 64}}
     head = json.dumps({"inputs": [tensor], "parameters": {"binary_data_output": True}}).encode()
-    headers = (f"Inference-Header-Content-Length={len(head)}", "Authorization=Bearer none")
+    secret, line = new_key("bench", Role.INFER)
+    (folder / "keys").write_text(line)
+    headers = (f"Inference-Header-Content-Length={len(head)}", f"Authorization=Bearer {secret}")
     path = "/v2/models/tiny/infer"
     contenders = [
         Contender("bare uvicorn", [*UVICORN, "benchmarks.rivals:bare"], path, headers=headers),
-        Contender("ndserve", serve(folder, "sqlite"), path, headers=headers),
+        Contender("ndserve", [*serve(folder, "sqlite"), "--api-keys-file", str(folder / "keys")], path, headers=headers),
     ]
     samples = compare(contenders, head + np.ones((1, 16), np.float32).tobytes(), rounds, seconds)
     report("One inference of a tiny model by Open Inference, 64 bytes", samples, "bare uvicorn", "request")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -150,6 +150,8 @@ class Task:
     of an end that a crash could undo. `kept` says that the store has the task at all. `group` is the id that the
     tasks of one split array share. `seq` is the store's own number for the task.
 
+    `on_end` is called once the end is public; it does not raise.
+
     `started` is the latest start and `run_by` the deadline that the first one set. Times are Unix seconds, spans
     seconds. `input_bytes` and `output_bytes` stay when the arrays go.
     """
@@ -178,6 +180,7 @@ class Task:
     load_seconds: float = 0.0
     store_seconds: float | None = None
     progress: Progress | None = None
+    on_end: Callable[[], object] | None = None
     input_bytes: int = field(init=False)
     output_bytes: int = 0
 
@@ -266,7 +269,7 @@ class Batch:
     def split(self, outputs: Tensors) -> list[Tensors]:
         """Cut the stacked `outputs` into one mapping a task.
 
-        The parts are copies: a view would keep the results of the whole batch in memory for as long as one
+        What is kept are copies: a view would keep the results of the whole batch in memory for as long as one
         of them is kept. A lone task without an added batch axis takes its outputs as they are, whatever their shape.
 
         Raises:
@@ -281,12 +284,16 @@ class Batch:
                     f"output {name!r} has shape {list(array.shape)}, but {rows} stacked items went in,"
                     f" so its axis 0 must be {rows}"
                 )
-        cuts: list[Any] = []
+        parts: list[Tensors] = []
         start = 0
         for task in self.tasks:
-            cuts.append((start, ...) if task.single else slice(start, start + task.rows))
+            cut: Any = (start, ...) if task.single else slice(start, start + task.rows)
             start += task.rows
-        return [{name: array[cut].copy() for name, array in outputs.items()} for cut in cuts]
+            if task.kept:
+                parts.append({name: array[cut].copy() for name, array in outputs.items()})
+            else:
+                parts.append({name: array[cut] for name, array in outputs.items()})
+        return parts
 
     def halves(self) -> tuple[Batch, Batch]:
         """Two batches that together hold these tasks in order; there must be at least two."""

@@ -11,6 +11,7 @@ from ndserve.access import Role, new_key
 from ndserve.main import create_app
 from ndserve.routes.app import App
 from ndserve.routes.asgi import Answer, Call, Found
+from ndserve.routes.open_inference.paths import read_path
 from ndserve.settings import Settings
 from tests.routes.bodies import ROUTES
 
@@ -46,7 +47,9 @@ def gated_app(**options: Any) -> App:
     match = protocol.match
 
     def noting(path: str, method: str) -> Found:
-        return ({method: _reached}, path) if path.startswith("/v2/repository") else match(path, method)
+        named = read_path(path)
+        managing = named is not None and named.action in ("index", "load", "unload")
+        return ({method: _reached}, path) if managing else match(path, method)
 
     setattr(protocol, "match", noting)  # noqa: B010 - mypy takes no assignment to a method
     return app

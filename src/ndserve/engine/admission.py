@@ -29,14 +29,7 @@ class Admitted(NamedTuple):
     single: bool
 
 
-def admit(
-    target: Target,
-    inputs: Tensors,
-    parameters: Mapping[str, Parameter],
-    *,
-    cast: bool = False,
-    whole: bool = False,
-) -> Admitted:
+def admit(target: Target, inputs: Tensors, parameters: Mapping[str, Parameter], *, cast: bool = False) -> Admitted:
     """Fit `inputs` to the target's specs.
 
     An unnamed array goes to the target's only input. Arrays whose rank is one less than the specs' are one item
@@ -44,7 +37,6 @@ def admit(
 
     Args:
         cast: convert other dtypes, where no value changes by more than rounding.
-        whole: refuse arrays that lack the batch axis.
 
     Raises:
         InvalidInputError: names, dtypes or shapes do not fit; carries the expected specs.
@@ -52,15 +44,40 @@ def admit(
     """
     if cast:
         inputs = _cast(target, inputs)
-    form: Form = tuple([(name, array.dtype, array.shape) for name, array in inputs.items()])
+    return fit(target, plan_for(target, form_of(inputs)), inputs, parameters)
+
+
+def form_of(inputs: Tensors) -> Form:
+    """What `plan_for` looks at."""
+    return tuple([(name, array.dtype, array.shape) for name, array in inputs.items()])
+
+
+def plan_for(target: Target, form: Form, *, whole: bool = False) -> Plan:
+    """What becomes of arrays of that form.
+
+    Args:
+        whole: refuse arrays that lack the batch axis, where the target's specs have one.
+
+    Raises:
+        InvalidInputError: as for `admit`.
+    """
     plan = target.plans.get(form)
     if plan is None:
         plan = _plan(target, form)
         if len(target.plans) >= MAX_PLANS:
             target.plans.clear()
         target.plans[form] = plan
-    if whole and plan.single:
+    if whole and plan.single and target.specified:
         raise _refusal(target, "the batch axis is missing: send one item as a batch of one")
+    return plan
+
+
+def fit(target: Target, plan: Plan, inputs: Tensors, parameters: Mapping[str, Parameter]) -> Admitted:
+    """The arrays as the plan for their form has them.
+
+    Raises:
+        InvalidParameterError: the target has no such parameter.
+    """
     key = plan.key
     if parameters:
         key = BatchKey(key.target, key.version, _parameters(target, parameters), key.signature, key.revision)

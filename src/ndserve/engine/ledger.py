@@ -185,6 +185,8 @@ class Ledger:
         for task in tasks:
             task.public = True
             self._leave(task)
+            if task.on_end is not None:
+                task.on_end()
         self.waiters.wake([task.id for task in tasks])
         if self.watchers:
             for task in tasks:

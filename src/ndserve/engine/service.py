@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 
 from ndserve.codecs.base import UNNAMED
-from ndserve.engine.admission import admit
+from ndserve.engine.admission import admit, fit
 from ndserve.engine.figures import figures
 from ndserve.engine.ids import RandomIds
 from ndserve.engine.lane import Lane
 from ndserve.engine.ledger import Ledger, outputs_of
 from ndserve.engine.recovery import resume
 from ndserve.engine.sweeper import Sweeper
-from ndserve.engine.targets import Target, Targets
+from ndserve.engine.targets import Plan, Target, Targets
 from ndserve.engine.worker import Worker
 from ndserve.errors import (
     EngineDeadError,
@@ -148,16 +148,21 @@ class InferenceService:
         return task
 
     def start_inference(
-        self, target: Target, inputs: Tensors, parameters: Mapping[str, Parameter], options: TaskOptions
+        self,
+        target: Target,
+        plan: Plan,
+        inputs: Tensors,
+        parameters: Mapping[str, Parameter],
+        options: TaskOptions = DEFAULT_OPTIONS,
     ) -> Task:
         """Queue a task that is never stored: its caller waits for it, and takes it along when it goes.
 
-        Arrays must have the batch axis where the target's specs have one.
+        `plan` is what `admission.plan_for` gives for the form of the arrays.
 
         Raises:
             NdserveError: as for `submit`.
         """
-        admitted = admit(target, inputs, parameters, whole=target.specified)
+        admitted = fit(target, plan, inputs, parameters)
         now = self.clock()
         task = Task(self._ids.next(now), *admitted, created=now, options=options)
         self.check_room(task.input_bytes)

@@ -168,6 +168,8 @@ class Targets:
         self._all: dict[TargetKey, Target] = {}
         self._found: dict[str, dict[str, Target]] = {}
         self._revision = 0
+        self.changes = 0
+        """Goes up whenever a name means something else."""
         for info in models:
             if not info.problem:
                 self._enter(model_target(info, defaults))
@@ -272,10 +274,12 @@ class Targets:
         return any(info.key == model.key for target in self._all.values() for model in target.models)
 
     def _enter(self, target: Target) -> None:
+        self.changes += 1
         self._all[target.key] = target
         self._found.setdefault(target.name, {})[target.version] = target
 
     def _take_out(self, name: str) -> list[Target]:
+        self.changes += 1
         self.withdrawn.pop(name, None)
         return list(self._found.pop(name, {}).values())
 

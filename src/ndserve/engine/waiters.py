@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 PATIENCE = 0.05
 """Seconds, up to twice as many, after which `add_patient` gives up."""
@@ -21,12 +21,11 @@ class Waiters:
     def __init__(self) -> None:
         self.closed = False
         self._waiters: dict[str, list[Waiter]] = {}
-        self._callbacks: dict[str, Callable[[], None]] = {}
         self._young: list[Waiter] = []
         self._old: list[Waiter] = []
 
     def __len__(self) -> int:
-        return sum(map(len, self._waiters.values())) + len(self._callbacks)
+        return sum(map(len, self._waiters.values()))
 
     def add(self, task_id: str) -> Waiter:
         """A waiter for what has not ended; `remove` it if it is given up before."""
@@ -45,10 +44,6 @@ class Waiters:
         self._young.append(waiter)
         return waiter
 
-    def call(self, task_id: str, callback: Callable[[], None]) -> None:
-        """Call `callback`, which does not raise, when the task has ended, or when nobody waits any more."""
-        self._callbacks[task_id] = callback
-
     def remove(self, task_id: str, waiter: Waiter) -> None:
         waiters = self._waiters.get(task_id, [])
         if waiter in waiters:
@@ -58,9 +53,6 @@ class Waiters:
 
     def wake(self, ids: Iterable[str]) -> None:
         for task_id in ids:
-            callback = self._callbacks.pop(task_id, None)
-            if callback is not None:
-                callback()
             for waiter in self._waiters.pop(task_id, ()):
                 if not waiter.done():
                     waiter.set_result(True)
@@ -72,9 +64,6 @@ class Waiters:
             for waiter in waiters:
                 nudge(waiter)
         self._waiters.clear()
-        callbacks, self._callbacks = self._callbacks, {}
-        for callback in callbacks.values():
-            callback()
 
     def _add(self, task_id: str, loop: asyncio.AbstractEventLoop) -> Waiter:
         waiter: Waiter = loop.create_future()

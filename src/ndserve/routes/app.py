@@ -35,17 +35,19 @@ class App(FastAPI):
 
     def begin(self, scope: Scope, exchange: Exchange) -> bool:
         """Begin to answer a request past ASGI, for a server that can; False leaves it to `__call__`."""
+        path = path_of(scope)
+        headers = dict(scope["headers"])
         try:
-            self.gate.check(scope)
+            self.gate.check(scope, path, headers)
         except NdserveError as error:
-            exchange.reply(refusal(error, path_of(scope)))
+            exchange.reply(refusal(error, path))
             return True
-        return self.front.begin(scope, exchange)
+        return self.front.begin(path, scope["method"], headers, exchange)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] in ("http", "websocket"):
             try:
-                self.gate.check(scope)
+                self.gate.check(scope, path_of(scope), dict(scope["headers"]))
             except NdserveError as error:
                 await send_refusal(error, scope, send)
                 return

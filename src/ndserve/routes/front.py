@@ -53,12 +53,9 @@ class Front:
         found = self._hot.match(path, scope["method"])
         return None if found is None else Matched(*found, problem_answer, exchange)
 
-    def begin(self, scope: Scope, exchange: Exchange) -> bool:
+    def begin(self, path: str, method: str, headers: Mapping[bytes, bytes], exchange: Exchange) -> bool:
         """Begin to answer a request without a coroutine; False leaves it to `match` and `serve`."""
-        path = path_of(scope)
-        if not path.endswith("/infer") or scope["method"] != "POST":
-            return False
-        return self._open_inference.begin(path, dict(scope["headers"]), exchange)
+        return method == "POST" and path.endswith("/infer") and self._open_inference.begin(path, headers, exchange)
 
     async def serve(self, matched: Matched, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""

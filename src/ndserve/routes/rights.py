@@ -7,6 +7,7 @@ which has none.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from ndserve.access import Role
@@ -90,8 +91,19 @@ _MATCH = re.compile("|".join(f"({_regex(pattern)})" for pattern, _ in _OTHERS), 
 
 def rights_of(path: str) -> Rights | None:
     """What a path needs, decoded as the routes see it; None where it is in no row."""
+    return _known(path) if len(path) <= REMEMBERED else _look_up(path)
+
+
+REMEMBERED = 256
+"""Characters of a path up to which its rights are remembered."""
+
+
+def _look_up(path: str) -> Rights | None:
     rights = _EXACT.get(path)
     if rights is not None:
         return rights
     found = _MATCH(path)
     return None if found is None else _ROWS[(found.lastindex or 0) - 1]
+
+
+_known = lru_cache(maxsize=1024)(_look_up)

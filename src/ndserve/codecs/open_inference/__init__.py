@@ -6,17 +6,19 @@ https://github.com/kserve/open-inference-protocol/blob/main/specification/protoc
 https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_binary_data.md
 """
 
-from ndserve.codecs.open_inference.request import Asked, Request, decode, decode_document, is_request
+from ndserve.codecs.open_inference.request import CACHED, Asked, Request, arrays_of, decode, decode_document, is_request
 from ndserve.codecs.open_inference.response import Origin, check_outputs, encode, is_binary
 
 LENGTH_HEADER = b"inference-header-content-length"
 """The header that counts the bytes of a message's JSON, in lower case as ASGI gives it."""
 
 __all__ = [
+    "CACHED",
     "LENGTH_HEADER",
     "Asked",
     "Origin",
     "Request",
+    "arrays_of",
     "check_outputs",
     "decode",
     "decode_document",

@@ -82,7 +82,7 @@ def decode(
         raise MalformedBodyError(f"Inference-Header-Content-Length is {length}, but the body has {len(body)} bytes")
     head = bytes(body[:length])
     request = _known(head) if length <= CACHED else _read(parse(head), Budget(limit))
-    return request, _tensors(request, body, length, limit)
+    return request, arrays_of(request, body, length, limit)
 
 
 def decode_document(document: Any, limit: int) -> tuple[Request, Tensors]:
@@ -101,8 +101,13 @@ def is_request(document: Any) -> bool:
     return isinstance(document, dict) and isinstance(document.get("inputs"), list)
 
 
-def _tensors(request: Request, body: Buffer, start: int, limit: int) -> Tensors:
-    """The arrays, of which the binary ones lie one behind the other from `start` on."""
+def arrays_of(request: Request, body: Buffer, start: int, limit: int) -> Tensors:
+    """The arrays of a request whose JSON is known; the binary ones lie one behind the other from `start` on.
+
+    Raises:
+        MalformedBodyError: there are fewer bytes, or more.
+        BodyTooLargeError: there are more than `limit`.
+    """
     tensors: dict[str, HostArray] = {}
     for given in request.inputs:
         if given.values is not None:
@@ -128,8 +133,11 @@ def _tensor(given: Given, body: Buffer, start: int, end: int) -> HostArray:
             return byte_strings.unpack(memoryview(body)[start:end], given.size, given.shape)
         except ValueError as error:
             raise MalformedBodyError(f"input {given.name!r}: {error}") from None
+    # The JSON in front may be of any length, and devices take no unaligned arrays.
+    if type(body) is bytes and start % given.dtype.alignment:
+        body, start = body[start:end], 0
     array: HostArray = np.ndarray(given.shape, given.dtype, body, start)
-    if not array.flags.aligned:  # the JSON in front may be of any length, and devices take no unaligned arrays
+    if not array.flags.aligned:
         array = array.copy()
     if type(body) is not bytes:  # a view of bytes is read-only as it is
         array.flags.writeable = False

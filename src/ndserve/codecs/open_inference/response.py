@@ -29,15 +29,16 @@ _Form: TypeAlias = tuple[tuple[str, np.dtype[Any], tuple[int, ...]], ...]
 
 
 class Origin(NamedTuple):
-    """Whose outputs they are, as the response names it. `rows` is None where axis 0 is no batch axis."""
+    """Whose outputs they are, as the response names it."""
 
     model: str
     version: str
-    rows: int | None = None
 
 
-def encode(origin: Origin, request: Request, outputs: Tensors, binary_type: bytes = BINARY) -> Payload:
-    """The response with the outputs that `request` asks for.
+def encode(
+    origin: Origin, request: Request, outputs: Tensors, rows: int | None = None, binary_type: bytes = BINARY
+) -> Payload:
+    """The response with the outputs that `request` asks for; `rows` is None where axis 0 is no batch axis.
 
     Raises:
         InvalidInputError: the model has no such output, or one that has no classes.
@@ -54,7 +55,7 @@ def encode(origin: Origin, request: Request, outputs: Tensors, binary_type: byte
         if asked.name not in outputs:
             raise unknown_output(origin.model, asked.name, outputs)
         array = outputs[asked.name]
-        chosen[asked.name] = classified(asked.name, array, asked.classes, origin.rows) if asked.classes else array
+        chosen[asked.name] = classified(asked.name, array, asked.classes, rows) if asked.classes else array
     if all(asked.binary for asked in request.outputs):
         return _all_binary(origin, request.id, chosen, binary_type)
     mixed = [(asked.name, chosen[asked.name], asked.binary) for asked in request.outputs]

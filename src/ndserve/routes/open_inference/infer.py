@@ -6,27 +6,75 @@ import asyncio
 import logging
 from collections.abc import Mapping
 from functools import partial
+from typing import NamedTuple
 
 from ndserve.codecs.base import Buffer
 from ndserve.codecs.npy import SMALL
-from ndserve.codecs.open_inference import Origin, Request, check_outputs, decode, encode, is_binary
+from ndserve.codecs.open_inference import CACHED, Origin, Request, arrays_of, check_outputs, decode, encode, is_binary
+from ndserve.engine.admission import form_of, plan_for
 from ndserve.engine.ledger import outputs_of
 from ndserve.engine.service import InferenceService
-from ndserve.engine.targets import Target
-from ndserve.errors import NdserveError, ShuttingDownError, TaskTimeoutError
+from ndserve.engine.targets import Plan, Target
+from ndserve.errors import NdserveError, TaskTimeoutError
 from ndserve.routes.answers import protocol_answer
 from ndserve.routes.asgi import Answer, Call, ClientGoneError, Exchange, Intake
 from ndserve.routes.compression import compressed, inflated
 from ndserve.routes.open_inference.parameters import json_length, read_options
-from ndserve.routes.open_inference.paths import Named
+from ndserve.routes.open_inference.paths import Named, read_path
 from ndserve.routes.problems import INTERNAL
 from ndserve.routes.waiting import until_ended
-from ndserve.types import Task, TaskState, Tensors
+from ndserve.types import Parameter, Task, TaskOptions, TaskState, Tensors
 
 logger = logging.getLogger(__name__)
 
 PATIENCE = 3600.0
 """Seconds after which a wait without a deadline looks again whether there is something to wait for."""
+
+
+class _Pending:
+    """A request that has begun without a coroutine, until its task ends or its client goes."""
+
+    __slots__ = ("_exchange", "_request", "_service", "_target", "_task")
+
+    def __init__(
+        self, service: InferenceService, task: Task, target: Target, request: Request, exchange: Exchange
+    ) -> None:
+        self._service = service
+        self._task = task
+        self._target = target
+        self._request = request
+        self._exchange = exchange
+
+    def finish(self) -> None:
+        """Answer, for the task has ended."""
+        task, target = self._task, self._target
+        task.on_end = None  # which holds this, and this the task
+        try:
+            payload = encode(Origin(target.name, target.version or "1"), self._request, outputs_of(task))
+            answer: Answer = 200, payload.content_type, payload.chunks, payload.headers, None
+        except NdserveError as error:
+            answer = protocol_answer(error)
+        except Exception:
+            logger.exception("an inference of %s could not be answered", target.name)
+            answer = protocol_answer(NdserveError(INTERNAL))
+        self._exchange.reply(answer)
+
+    def give_up(self) -> None:
+        """Drop the task, for its client has gone."""
+        self._service.cancel(self._task)
+
+
+class Recipe(NamedTuple):
+    """What a path and a request's JSON come to; a client sends the same ones again and again."""
+
+    target: Target
+    request: Request
+    plan: Plan
+    options: TaskOptions
+    parameters: Mapping[str, Parameter]
+
+
+MAX_RECIPES = 1024
 
 
 class Inference:
@@ -35,72 +83,82 @@ class Inference:
     def __init__(self, service: InferenceService, intake: Intake) -> None:
         self._service = service
         self._intake = intake
+        self._recipes: dict[tuple[str, bytes], Recipe] = {}
+        self._changes = 0
 
-    def begin(self, named: Named, headers: Mapping[bytes, bytes], exchange: Exchange) -> bool:
+    def begin(self, path: str, headers: Mapping[bytes, bytes], exchange: Exchange) -> bool:
         """Queue a request whose body has arrived; its answer is written when the task ends.
 
         False leaves it to `__call__`, because it takes long to read or to answer, or has a deadline.
         """
         if b"content-encoding" in headers or b"accept-encoding" in headers:
             return False
+        service = self._service
         try:
-            target = find_target(self._service, named)
             body = self._intake.at_hand(headers, exchange)
-            if body is None:
-                return False
             length = json_length(headers)
-            if not _is_cheap(body, length):
+            if body is None or not _is_cheap(body, length):
                 return False
-            request, tensors = self._decode(target, body, length)
-            options, parameters = read_options(request.parameters, target)
-            if options.start_within is not None or not is_binary(request):
-                return False
-            task = self._service.start_inference(target, tensors, parameters, options)
+            if self._changes != service.targets.changes:
+                self._changes = service.targets.changes
+                self._recipes.clear()
+            recipe = self._recipes.get((path, body[:length])) if length else None
+            if recipe is not None:
+                tensors = arrays_of(recipe.request, body, length or 0, self._intake.max_body_bytes)
+            else:
+                recipe, tensors = self._read(read_path(path), body, length)
+                if recipe.options.start_within is not None or not is_binary(recipe.request):
+                    return False
+                if length and length <= CACHED:
+                    if len(self._recipes) >= MAX_RECIPES:
+                        self._recipes.clear()
+                    self._recipes[path, body[:length]] = recipe
+            target, request, plan, options, parameters = recipe
+            task = service.start_inference(target, plan, tensors, parameters, options)
         except NdserveError as error:
             exchange.reply(protocol_answer(error))
             return True
-        self._service.waiters.call(task.id, partial(self._finish, task, target, request, exchange))
-        exchange.when_gone(partial(self._service.cancel, task))
+        pending = _Pending(service, task, target, request, exchange)
+        task.on_end = pending.finish
+        exchange.when_gone(pending.give_up)
         return True
-
-    def _finish(self, task: Task, target: Target, request: Request, exchange: Exchange) -> None:
-        """Answer a request that has begun so; its task has ended, or nobody waits any more."""
-        try:
-            if not task.public:
-                raise ShuttingDownError("the server ends before the request does; send it again")
-            payload = encode(_origin(task, target), request, outputs_of(task))
-            exchange.reply((200, payload.content_type, payload.chunks, payload.headers, None))
-        except NdserveError as error:
-            exchange.reply(protocol_answer(error))
-        except Exception:
-            logger.exception("an inference of %s could not be answered", target.name)
-            exchange.reply(protocol_answer(NdserveError(INTERNAL)))
 
     async def __call__(self, call: Call, named: Named) -> Answer:
         headers = call.headers
-        target = find_target(self._service, named)
+        find_target(self._service, named)  # before the body is read
         body: Buffer = await self._intake.read(call)
         if b"content-encoding" in headers:
             body = await inflated(body, headers[b"content-encoding"], self._intake.max_body_bytes)
         length = json_length(headers)
-        decode_it = partial(self._decode, target, body, length)
-        request, tensors = decode_it() if _is_cheap(body, length) else await asyncio.to_thread(decode_it)
-        options, parameters = read_options(request.parameters, target)
-        task = self._service.start_inference(target, tensors, parameters, options)
+        read = partial(self._read, named, body, length)
+        (target, request, plan, options, parameters), tensors = (
+            read() if _is_cheap(body, length) else await asyncio.to_thread(read)
+        )
+        task = self._service.start_inference(target, plan, tensors, parameters, options)
         await self._ended(task, call, options.start_within)
-        encode_it = partial(encode, _origin(task, target), request, outputs_of(task))
+        rows = task.rows if target.has_batch and not task.single else None
+        write = partial(encode, Origin(target.name, target.version or "1"), request, outputs_of(task), rows)
         cheap = task.output_bytes <= SMALL or is_binary(request)
-        payload = encode_it() if cheap else await asyncio.to_thread(encode_it)
+        payload = write() if cheap else await asyncio.to_thread(write)
         if b"accept-encoding" in headers:
             payload = await compressed(payload, headers[b"accept-encoding"])
         return 200, payload.content_type, payload.chunks, payload.headers, None
 
-    def _decode(self, target: Target, body: Buffer, length: int | None) -> tuple[Request, Tensors]:
+    def _read(self, named: Named | None, body: Buffer, length: int | None) -> tuple[Recipe, Tensors]:
+        """What a request comes to, and its arrays.
+
+        Raises:
+            NdserveError: it is of no use, or there is no such model.
+        """
+        assert named is not None  # who calls has matched the path
+        target = find_target(self._service, named)
         limit = self._intake.max_body_bytes
         request, tensors = decode(body, length, target.inputs, limit, has_batch=target.has_batch)
         if request.outputs is not None:
             check_outputs(target.name, target.outputs, request.outputs)
-        return request, tensors
+        options, parameters = read_options(request.parameters, target)
+        plan = plan_for(target, form_of(tensors), whole=True)
+        return Recipe(target, request, plan, options, parameters), tensors
 
     async def _ended(self, task: Task, call: Call, seconds: float | None) -> None:
         """Wait for the task's end, and end it where its time or its caller has gone.
@@ -130,11 +188,6 @@ class Inference:
 def _is_cheap(body: Buffer, length: int | None) -> bool:
     """Whether the event loop may read the body: it is small, or its large part is binary."""
     return len(body) <= SMALL or (length is not None and length <= SMALL)
-
-
-def _origin(task: Task, target: Target) -> Origin:
-    rows = task.rows if target.has_batch and not task.single else None
-    return Origin(target.name, target.version or "1", rows)
 
 
 def find_target(service: InferenceService, named: Named) -> Target:

@@ -39,3 +39,10 @@ def read_path(path: str) -> Named | None:
         repository, model, action = found.groups("")
         return Named(action, model, repository=repository)
     return None
+
+
+@lru_cache(maxsize=1024)
+def is_inference(path: str) -> bool:
+    """Whether the path is one to infer at."""
+    named = read_path(path)
+    return named is not None and named.action == "infer"

@@ -13,7 +13,7 @@ from ndserve.errors import NdserveError, NotFoundError
 from ndserve.routes.asgi import Answer, Call, Exchange, Found, Handler, Intake
 from ndserve.routes.open_inference import documents
 from ndserve.routes.open_inference.infer import Inference, find_target
-from ndserve.routes.open_inference.paths import Named, read_path
+from ndserve.routes.open_inference.paths import Named, is_inference, read_path
 from ndserve.routes.open_inference.repository import Repository
 
 _JSON = b"application/json"
@@ -50,8 +50,7 @@ class OpenInferenceRoutes:
 
     def begin(self, path: str, headers: Mapping[bytes, bytes], exchange: Exchange) -> bool:
         """Begin an inference without a coroutine; False leaves the request to `match`."""
-        named = read_path(path)
-        return named is not None and named.action == "infer" and self._inference.begin(named, headers, exchange)
+        return is_inference(path) and self._inference.begin(path, headers, exchange)
 
     async def _server(self, call: Call, named: Named) -> Answer:
         return _answer(documents.server_metadata())
