@@ -7,11 +7,11 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from ndserve.codecs import multipart, open_inference
-from ndserve.codecs.base import Buffer, Codec, excerpt
+from ndserve.codecs.base import Buffer, Codec, Form, excerpt
 from ndserve.codecs.json import JsonCodec, parse
 from ndserve.codecs.npy import NPY_MAGIC, SMALL, NpyCodec, is_view
 from ndserve.codecs.npz import ZIP_MAGIC, NpzCodec
-from ndserve.codecs.open_inference import Request
+from ndserve.codecs.open_inference import BINARY_TYPE, JSON_TYPE, NOWHERE, OpenInferenceForm, Origin, Request
 from ndserve.errors import NotAcceptableError, UnsupportedMediaTypeError
 from ndserve.types import Tensors, TensorSpec
 
@@ -23,8 +23,11 @@ CODECS: tuple[Codec, ...] = (_NPY, _NPZ, _JSON)
 
 _BY_TYPE: dict[str, Codec] = {name: codec for codec in CODECS for name in codec.media_types}
 
-OPEN_INFERENCE = ("application/vnd.open-inference+octet-stream", "application/vnd.open-inference+json")
-"""Media types of Open Inference messages, which have none of their own: with binary tensors, and all in JSON."""
+OPEN_INFERENCE = (BINARY_TYPE, JSON_TYPE)
+"""Media types of Open Inference messages, with binary tensors and all in JSON."""
+
+FORMS: tuple[Form, ...] = (*CODECS, OpenInferenceForm(binary=True), OpenInferenceForm(binary=False))
+"""What answers can look like; those of Open Inference only for who asks for them by name."""
 
 # What clients send when nobody told them the type: curl's --data-binary claims the last one.
 _SNIFFED = {"", "application/octet-stream", "application/x-www-form-urlencoded"}
@@ -74,18 +77,18 @@ def decode(
     return Decoded(_JSON.read(document, specs, limit))
 
 
-def encoder(accept: str, outputs: Tensors) -> Codec:
-    """The codec for the form that the Accept header likes best.
+def encoder(accept: str, outputs: Tensors, origin: Origin = NOWHERE, task_id: str = "") -> Form:
+    """The form that the Accept header likes best; `origin` and `task_id` are for those that name them.
 
     Without a preference one output is .npy and several are .npz.
 
     Raises:
         NotAcceptableError: no form that can hold these outputs is accepted.
     """
-    for codec in _accepted(accept):
-        if codec.holds(outputs):
-            return codec
-    offered = ", ".join(codec.media_types[0] for codec in CODECS if codec.holds(outputs))
+    for form in _accepted(accept):
+        if form.holds(outputs):
+            return form.of(origin, task_id) if isinstance(form, OpenInferenceForm) else form
+    offered = ", ".join(form.media_types[0] for form in FORMS if form.holds(outputs))
     raise NotAcceptableError(
         f"the result has {len(outputs)} output(s) and comes as {offered}; Accept asks for {excerpt(accept)}"
     )
@@ -126,8 +129,8 @@ def _sniff(body: Buffer) -> Codec | None:
 
 
 @lru_cache(maxsize=256)
-def _accepted(accept: str) -> tuple[Codec, ...]:
-    """The codecs that an Accept header allows, best first.
+def _accepted(accept: str) -> tuple[Form, ...]:
+    """The forms that an Accept header allows, best first.
 
     The most specific range that fits a form decides on it (RFC 9110, 12.5.1); among equals the header's order does.
     """
@@ -137,11 +140,12 @@ def _accepted(accept: str) -> tuple[Codec, ...]:
         qualities.setdefault(media_type.strip().lower(), _quality(parameters))
     places = {media_type: place for place, media_type in enumerate(qualities)}
     ranked = []
-    for codec in CODECS:
-        fitting = next((name for name in (*codec.media_types, *_ANY_FORM) if name in qualities), None)
+    for form in FORMS:
+        any_form = _ANY_FORM if form in CODECS else ()
+        fitting = next((name for name in (*form.media_types, *any_form) if name in qualities), None)
         if fitting is not None and qualities[fitting] > 0:
-            ranked.append((-qualities[fitting], places[fitting], codec))
-    return tuple(codec for *_, codec in sorted(ranked, key=lambda entry: entry[:2]))
+            ranked.append((-qualities[fitting], places[fitting], form))
+    return tuple(form for *_, form in sorted(ranked, key=lambda entry: entry[:2]))
 
 
 def _quality(parameters: str) -> float:

@@ -42,26 +42,17 @@ class Payload(NamedTuple):
     headers: tuple[tuple[bytes, bytes], ...] = ()
 
 
-class Codec(Protocol):
-    """One wire format."""
+class Form(Protocol):
+    """What answers can look like."""
 
-    media_types: tuple[str, ...]
-    """The first one is what answers carry; the others are synonyms that are read."""
+    @property
+    def media_types(self) -> tuple[str, ...]:
+        """The first one is what answers carry; the others are synonyms."""
+        ...
 
-    cheap: bool
-    """Whether `encode` costs next to nothing however large the arrays are."""
-
-    def decode(self, body: Buffer, specs: Sequence[TensorSpec], limit: int) -> Tensors:
-        """The arrays of `body`, in native byte order and C order.
-
-        They may be read-only views of `body`. `specs` are the target's inputs: a format without dtypes of its
-        own takes them from there. `limit` is the most bytes that the arrays may hold together.
-
-        Raises:
-            MalformedBodyError: the bytes are not of this format.
-            InvalidInputError: the format is right and the values do not fit.
-            BodyTooLargeError: the arrays would hold more than `limit` bytes.
-        """
+    @property
+    def cheap(self) -> bool:
+        """Whether `encode` costs next to nothing however large the arrays are."""
         ...
 
     def holds(self, outputs: Tensors) -> bool:
@@ -73,6 +64,23 @@ class Codec(Protocol):
 
         Raises:
             NotAcceptableError: this format cannot hold these arrays, or no format can.
+        """
+        ...
+
+
+class Codec(Form, Protocol):
+    """One wire format: a form that is read as well."""
+
+    def decode(self, body: Buffer, specs: Sequence[TensorSpec], limit: int) -> Tensors:
+        """The arrays of `body`, in native byte order and C order.
+
+        They may be read-only views of `body`. `specs` are the target's inputs: a format without dtypes of its
+        own takes them from there. `limit` is the most bytes that the arrays may hold together.
+
+        Raises:
+            MalformedBodyError: the bytes are not of this format.
+            InvalidInputError: the format is right and the values do not fit.
+            BodyTooLargeError: the arrays would hold more than `limit` bytes.
         """
         ...
 

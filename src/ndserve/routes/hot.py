@@ -16,6 +16,7 @@ import orjson
 from ndserve import codecs
 from ndserve.codecs.base import Buffer
 from ndserve.codecs.npy import SMALL
+from ndserve.codecs.open_inference import Origin
 from ndserve.engine.groups import PREFIX
 from ndserve.engine.ledger import outputs_of
 from ndserve.engine.status import describe, describe_group
@@ -175,8 +176,10 @@ class HotRoutes:
             headers = RETRY if always else call.location(name)
             return status, _JSON, (_accepted_group(group, TaskState.QUEUED if new else group.state),), headers, None
         outputs = await self._tasks.stacked(group)
-        payload = await asyncio.to_thread(codecs.encoder(call.accept, outputs).encode, outputs)
-        return 200, payload.content_type, payload.chunks, [], None
+        origin = Origin(group.group.target, group.group.version or "1")
+        form = codecs.encoder(call.accept, outputs, origin, group.group.id)
+        payload = await asyncio.to_thread(form.encode, outputs)
+        return 200, payload.content_type, payload.chunks, payload.headers, None
 
     async def _status(self, call: Call, name: str) -> Answer:
         """GET /tasks/{task_id}."""
@@ -251,7 +254,7 @@ async def _outcome(task: Task, call: Call) -> Answer:
         NotAcceptableError: they have no accepted form.
     """
     outputs = outputs_of(task)
-    codec = codecs.encoder(call.accept, outputs)
-    cheap = codec.cheap or task.output_bytes <= SMALL
-    payload = codec.encode(outputs) if cheap else await asyncio.to_thread(codec.encode, outputs)
-    return 200, payload.content_type, payload.chunks, [], task if task.kept else None
+    form = codecs.encoder(call.accept, outputs, Origin(task.key.target, task.key.version or "1"), task.id)
+    cheap = form.cheap or task.output_bytes <= SMALL
+    payload = form.encode(outputs) if cheap else await asyncio.to_thread(form.encode, outputs)
+    return 200, payload.content_type, payload.chunks, payload.headers, task if task.kept else None

@@ -6,16 +6,21 @@ https://github.com/kserve/open-inference-protocol/blob/main/specification/protoc
 https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_binary_data.md
 """
 
+from ndserve.codecs.open_inference.form import BINARY_TYPE, JSON_TYPE, OpenInferenceForm
 from ndserve.codecs.open_inference.request import CACHED, Asked, Request, arrays_of, decode, decode_document, is_request
-from ndserve.codecs.open_inference.response import Origin, check_outputs, encode, is_binary
+from ndserve.codecs.open_inference.response import NOWHERE, Origin, check_outputs, encode, is_binary
 
 LENGTH_HEADER = b"inference-header-content-length"
 """The header that counts the bytes of a message's JSON, in lower case as ASGI gives it."""
 
 __all__ = [
+    "BINARY_TYPE",
     "CACHED",
+    "JSON_TYPE",
     "LENGTH_HEADER",
+    "NOWHERE",
     "Asked",
+    "OpenInferenceForm",
     "Origin",
     "Request",
     "arrays_of",

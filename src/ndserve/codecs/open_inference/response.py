@@ -35,9 +35,10 @@ class Origin(NamedTuple):
     version: str
 
 
-def encode(
-    origin: Origin, request: Request, outputs: Tensors, rows: int | None = None, binary_type: bytes = BINARY
-) -> Payload:
+NOWHERE = Origin("", "")
+
+
+def encode(origin: Origin, request: Request, outputs: Tensors, rows: int | None = None) -> Payload:
     """The response with the outputs that `request` asks for; `rows` is None where axis 0 is no batch axis.
 
     Raises:
@@ -46,10 +47,8 @@ def encode(
     """
     if request.outputs is None:
         if request.binary and len(outputs) <= MAX_TENSORS:
-            return _all_binary(origin, request.id, outputs, binary_type)
-        return _mixed(
-            origin, request.id, [(name, array, request.binary) for name, array in outputs.items()], binary_type
-        )
+            return _all_binary(origin, request.id, outputs)
+        return _mixed(origin, request.id, [(name, array, request.binary) for name, array in outputs.items()])
     chosen: dict[str, HostArray] = {}
     for asked in request.outputs:
         if asked.name not in outputs:
@@ -57,9 +56,9 @@ def encode(
         array = outputs[asked.name]
         chosen[asked.name] = classified(asked.name, array, asked.classes, rows) if asked.classes else array
     if all(asked.binary for asked in request.outputs):
-        return _all_binary(origin, request.id, chosen, binary_type)
+        return _all_binary(origin, request.id, chosen)
     mixed = [(asked.name, chosen[asked.name], asked.binary) for asked in request.outputs]
-    return _mixed(origin, request.id, mixed, binary_type)
+    return _mixed(origin, request.id, mixed)
 
 
 def is_binary(request: Request) -> bool:
@@ -86,21 +85,21 @@ def unknown_output(model: str, name: str, known: Iterable[str]) -> InvalidInputE
     return InvalidInputError(f"{model!r} has no output {name[:100]!r}; it has {', '.join(known)}")
 
 
-def _all_binary(origin: Origin, request_id: str, outputs: Tensors, binary_type: bytes) -> Payload:
+def _all_binary(origin: Origin, request_id: str, outputs: Tensors) -> Payload:
     """The usual case: the JSON depends on names, dtypes and shapes alone, and is written once for each combination."""
     frame = None
     if not request_id:
         frame = _frame(origin.model, origin.version, tuple([(n, a.dtype, a.shape) for n, a in outputs.items()]))
     if frame is None:
-        return _mixed(origin, request_id, [(name, array, True) for name, array in outputs.items()], binary_type)
+        return _mixed(origin, request_id, [(name, array, True) for name, array in outputs.items()])
     head, total, headers = frame
     if total > SMALL:
-        return Payload(binary_type, (head, *map(_bytes_of, outputs.values())), headers)
+        return Payload(BINARY, (head, *map(_bytes_of, outputs.values())), headers)
     body = b"".join([head, *[array.tobytes() for array in outputs.values()]])
-    return Payload(binary_type if headers else JSON, (body,), headers)
+    return Payload(BINARY if headers else JSON, (body,), headers)
 
 
-def _mixed(origin: Origin, request_id: str, outputs: list[tuple[str, HostArray, bool]], binary_type: bytes) -> Payload:
+def _mixed(origin: Origin, request_id: str, outputs: list[tuple[str, HostArray, bool]]) -> Payload:
     entries: list[dict[str, Any]] = []
     chunks: list[bytes | memoryview] = []
     for name, array, binary in outputs:
@@ -113,14 +112,14 @@ def _mixed(origin: Origin, request_id: str, outputs: list[tuple[str, HostArray, 
             entries.append({**entry, "data": _values(name, entry["datatype"], array)})
     option = orjson.OPT_SERIALIZE_NUMPY
     head = _head(origin, request_id) + orjson.dumps({"outputs": entries}, option=option)[1:]
-    return _payload(len(head), sum(map(len, chunks)), (head, *chunks), binary_type)
+    return _payload(len(head), sum(map(len, chunks)), (head, *chunks))
 
 
-def _payload(length: int, binary: int, chunks: tuple[bytes | memoryview, ...], binary_type: bytes) -> Payload:
+def _payload(length: int, binary: int, chunks: tuple[bytes | memoryview, ...]) -> Payload:
     """Without a single binary byte it is plain JSON, as Triton has it."""
     if not binary:
         return Payload(JSON, chunks)
-    return Payload(binary_type, chunks, _length_header(length))
+    return Payload(BINARY, chunks, _length_header(length))
 
 
 @lru_cache(maxsize=1024)
