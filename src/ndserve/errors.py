@@ -5,7 +5,8 @@ Where each class arises on the way of a request::
     socket   -> gate      UnauthorizedError, ForbiddenError, NotFoundError
              -> routes    MethodNotAllowedError, BodyTooLargeError, InvalidParameterError, NotAcceptableError,
                         UnknownTaskError, GoneError
-             -> codecs    MalformedBodyError, UnsupportedMediaTypeError, UnsupportedError, InvalidInputError
+             -> codecs    MalformedBodyError, UnsupportedMediaTypeError, UnsupportedError,
+                        UnsupportedEncodingError, InvalidInputError
              -> service   UnknownTargetError, UnavailableError, InvalidInputError, QueueFullError, ShuttingDownError,
                         ConflictError
              -> stores    StoreFullError, StoreUnavailableError
@@ -133,6 +134,13 @@ class UnsupportedError(NdserveError):
 
     code = "unsupported"
     status = 501
+
+
+class UnsupportedEncodingError(NdserveError):
+    """The body is compressed in a way that is not read."""
+
+    code = "unsupported_encoding"
+    status = 415
 
 
 class UnknownTargetError(NdserveError):

@@ -1,4 +1,4 @@
-"""Every command in README.md and docs/http.md does what it says there."""
+"""Every command in README.md, docs/http.md and docs/open_inference.md does what it says there."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ ELSEWHERE = {
 }
 """The commands that build or start something, and which test covers each."""
 
-COMMANDS = [*commands_of(README), *commands_of(DOCS / "http.md")]
+COMMANDS = [*commands_of(README), *commands_of(DOCS / "http.md"), *commands_of(DOCS / "open_inference.md")]
 RUN_HERE = [block for block in COMMANDS if block.text not in ELSEWHERE]
 
 

@@ -16,6 +16,7 @@ from ndserve.routes.answers import refusal, send_refusal
 from ndserve.routes.asgi import Exchange, Message, Receive, Scope, Send, path_of
 from ndserve.routes.front import Front
 from ndserve.routes.gate import Gate
+from ndserve.routes.open_inference.openapi import PATHS
 from ndserve.routes.openapi import HOT_PATHS
 
 
@@ -68,7 +69,7 @@ class App(FastAPI):
 
     def openapi(self) -> dict[str, Any]:
         schema = super().openapi()
-        schema["paths"] = {**HOT_PATHS, **schema["paths"]}
+        schema["paths"] = {**HOT_PATHS, **PATHS, **schema["paths"]}
         return schema
 
 

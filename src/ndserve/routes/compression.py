@@ -7,7 +7,7 @@ import zlib
 from functools import lru_cache, partial
 
 from ndserve.codecs.base import Buffer, Payload, excerpt
-from ndserve.errors import BodyTooLargeError, MalformedBodyError, UnsupportedError
+from ndserve.errors import BodyTooLargeError, MalformedBodyError, UnsupportedEncodingError
 
 _WINDOWS = {b"gzip": 31, b"deflate": 15}
 """zlib's way to name the format (https://docs.python.org/3/library/zlib.html#zlib.decompressobj)."""
@@ -23,7 +23,7 @@ def inflate(body: Buffer, coding: bytes, limit: int) -> Buffer:
     """The body as it was before it was compressed.
 
     Raises:
-        UnsupportedError: another coding than gzip and deflate.
+        UnsupportedEncodingError: another coding than gzip and deflate.
         MalformedBodyError: it is cut off, or was not compressed so.
         BodyTooLargeError: it would have more than `limit` bytes; no more than that is ever inflated.
     """
@@ -31,7 +31,7 @@ def inflate(body: Buffer, coding: bytes, limit: int) -> Buffer:
     if coding == b"identity":
         return body
     if coding not in _WINDOWS:
-        raise UnsupportedError(
+        raise UnsupportedEncodingError(
             f"the Content-Encoding {excerpt(coding.decode('latin1'))} is not supported; use gzip or deflate"
         )
     stream = zlib.decompressobj(_WINDOWS[coding])

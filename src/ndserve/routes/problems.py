@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from ndserve.errors import ModelLoadError, NdserveError
+from ndserve.errors import ModelLoadError, NdserveError, UnsupportedEncodingError
 from ndserve.routes.asgi import Headers
 
 MEDIA_TYPE = b"application/problem+json"
@@ -30,12 +30,14 @@ def headers_of(error: NdserveError) -> Headers:
     headers: Headers = []
     if error.retry_after is not None:
         headers.append((b"retry-after", str(error.retry_after).encode()))
+    if isinstance(error, UnsupportedEncodingError):
+        headers.append((b"accept-encoding", b"gzip, deflate"))
     if error.challenge is not None:
         headers.append((b"www-authenticate", error.challenge.encode()))
     return headers
 
 
-_PROTOCOL_STATUS = {401: 401, 403: 403, 404: 404, 405: 405, 429: 503, 501: 501, 503: 503, 504: 503, 507: 503}
+_PROTOCOL_STATUS = {401: 401, 403: 403, 404: 404, 405: 405, 415: 501, 429: 503, 501: 501, 503: 503, 504: 503, 507: 503}
 
 
 def protocol_status(error: NdserveError) -> int:
