@@ -15,8 +15,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
 DOCS = ROOT / "docs"
-WRITTEN_FOR = "http://127.0.0.1:8076"
-"""The address that the documentation uses."""
+WRITTEN_FOR = "127.0.0.1:8076"
+"""Host and port that the documentation uses, with a scheme and without."""
 
 _BLOCK = re.compile(r"^```(?P<language>\w+)\n(?P<text>.*?)^```$", re.DOTALL | re.MULTILINE)
 _FILE = re.compile(r"# (?P<path>[\w./-]+\.(?:py|toml))\n")
@@ -85,7 +85,7 @@ def clean_environment() -> dict[str, str]:
 
 def run_block(block: Block, address: str) -> subprocess.CompletedProcess[str]:
     """Run a command block from the checkout, against the server at `address`."""
-    text = block.text.replace(WRITTEN_FOR, address)
+    text = block.text.replace(WRITTEN_FOR, address.removeprefix("http://"))
     command = ["bash", "-euo", "pipefail", "-c", text] if block.language == "sh" else [sys.executable, "-c", text]
     environment = {**clean_environment(), "NDSERVE_URL": address}
     return subprocess.run(
