@@ -16,7 +16,7 @@ _EXPIRED = (
     "SELECT seq, id, nbytes, filed, group_id FROM tasks WHERE expires <= ? AND ended IS NOT NULL"
     " ORDER BY expires LIMIT ?"
 )
-_ENDED = "SELECT seq, id, nbytes, filed, group_id FROM tasks WHERE seq = ? AND ended IS NOT NULL"
+_ENDED = "SELECT seq, id, nbytes, filed, group_id FROM tasks WHERE seq = ? AND id = ? AND ended IS NOT NULL"
 _DELETE = "DELETE FROM tasks WHERE seq = ?"
 _TRACE = "INSERT OR REPLACE INTO traces (id, reason, until) VALUES (?, ?, ?)"
 _OLDEST_TRACES = "SELECT seq, until FROM traces ORDER BY seq LIMIT ?"
@@ -42,9 +42,14 @@ def remove_expired(connection: sqlite3.Connection, now: float, limit: int) -> li
     return removed
 
 
-def remove_tasks(connection: sqlite3.Connection, seqs: Iterable[int], gone: Gone, now: float) -> list[Removed]:
-    """Remove those of the tasks that have ended and are still there."""
-    removed = [Removed(*row) for seq in seqs for row in connection.execute(_ENDED, (seq,)).fetchall()]
+def remove_tasks(
+    connection: sqlite3.Connection, keys: Iterable[tuple[int, str]], gone: Gone, now: float
+) -> list[Removed]:
+    """Remove those of the tasks, by number and id, that have ended and are still there.
+
+    By both, because a number is given again where the one with the highest was removed before a new start.
+    """
+    removed = [Removed(*row) for key in keys for row in connection.execute(_ENDED, key).fetchall()]
     _delete(connection, removed, gone, now)
     return removed
 

@@ -118,9 +118,16 @@ class SqliteStore:
         return self._folder.writer.submit(change)
 
     async def reopen(self, task: Task, now: float) -> Task:
+        removed = GoneError(f"task {task.id} is gone: it was removed while it was to be queued again")
         row = self._folder.reader.task(task.id)
-        assert row is not None, "the caller has just got the task"
-        again = rows.read(row[:-1], await self._arrays("in", row))
+        if row is None:
+            raise removed
+        try:
+            again = rows.read(row[:-1], await self._arrays("in", row))
+        except StoreUnavailableError:
+            if self._folder.reader.task(task.id) == row:
+                raise
+            raise removed from None  # its file went with it
         again.reopen(now)
         if task.seq in self._unfinished:
             raise NotFailedError(f"task {task.id} is queued again already; only a failed task can be run again")
@@ -134,7 +141,7 @@ class SqliteStore:
         change.committed = partial(self._reopened, task)
         change.refused = partial(self._reopened, task, False)
         if not await self._folder.writer.submit(change):
-            raise GoneError(f"task {task.id} is gone: it was removed while it was to be queued again")
+            raise removed
         return again
 
     def _reopened(self, task: Task, there: bool) -> bool:
@@ -145,8 +152,8 @@ class SqliteStore:
         return there
 
     def remove(self, tasks: Sequence[Task], gone: Gone, now: float) -> Awaitable[object]:
-        seqs = [task.seq for task in tasks]
-        return self._submit_removal(partial(removal.remove_tasks, seqs=seqs, gone=gone, now=now))
+        keys = [(task.seq, task.id) for task in tasks]
+        return self._submit_removal(partial(removal.remove_tasks, keys=keys, gone=gone, now=now))
 
     def delivered(self, task: Task) -> None:
         if task.live or task.id in self._delivered or task.seq in self._dropping or task.seq in self._unfinished:
@@ -242,7 +249,7 @@ class SqliteStore:
         task_id, (seq, nbytes) = next(iter(self._delivered.items()))
         self._forget(seq, task_id, nbytes)
         self._dropping.add(seq)
-        dropped = self._submit_removal(partial(removal.remove_tasks, seqs=[seq], gone=MADE_ROOM, now=now))
+        dropped = self._submit_removal(partial(removal.remove_tasks, keys=[(seq, task_id)], gone=MADE_ROOM, now=now))
         dropped.add_done_callback(lambda _: self._dropping.discard(seq))
 
     def _submit_removal(self, take: Callable[[sqlite3.Connection], list[Removed]]) -> asyncio.Future[int]:
