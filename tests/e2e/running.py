@@ -106,15 +106,15 @@ def started(command: Sequence[str], **variables: str) -> Iterator[RunningServer]
 
 
 @contextmanager
-def serving(*options: str) -> Iterator[RunningServer]:
-    """`ndserve serve` with the repository's models and the sample processes on a free port.
+def serving(*options: str, models: Path = MODELS, **variables: str) -> Iterator[RunningServer]:
+    """`ndserve serve` with these models and the sample processes on a free port.
 
     It keeps its tasks in memory, unless the options name a data directory.
     """
-    folders = ["--models", str(MODELS), "--processes", str(PROCESSES)]
+    folders = ["--models", str(models), "--processes", str(PROCESSES)]
     if "--data-dir" not in options and "--store" not in options:
         folders += ["--store", "memory"]
-    with started([COMMAND, "serve", "--port", "0", "--device", "cpu", *folders, *options]) as server:
+    with started([COMMAND, "serve", "--port", "0", "--device", "cpu", *folders, *options], **variables) as server:
         yield server
 
 
