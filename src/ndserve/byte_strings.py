@@ -85,7 +85,7 @@ def decoded(array: HostArray) -> HostArray:
     try:
         texts[:] = [element.decode() for element in elements]
     except UnicodeDecodeError as error:
-        index = next(index for index, element in enumerate(elements) if element is error.object)
+        index = next(index for index, element in enumerate(elements) if element == error.object)
         raise UnicodeDecodeError(
             error.encoding, error.object, error.start, error.end, f"element {index} is not UTF-8"
         ) from None

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from onnx import TensorProto, helper
 
-from tests.onnx_models import Axes, double, minus_batch_mean, model, save, tensor
+from tests.onnx_models import Axes, double, identity, minus_batch_mean, model, save, tensor
 
 
 class Kind(NamedTuple):
@@ -61,6 +61,8 @@ def write_models(folder: Path) -> None:
     save(ten_to_five(), folder, "ten_to_five")
     for datatype, kind in KINDS.items():
         save(same(("batch", 3), kind.elem_type), folder, f"same_{datatype.lower()}")
+    for name, elem_type in (("texts", TensorProto.STRING), ("bf16", TensorProto.BFLOAT16)):
+        save(identity(elem_type), folder, f"same_{name}")
     broken = folder / "broken" / "1" / "model.onnx"
     broken.parent.mkdir(parents=True)
     broken.write_bytes(b"no model at all")

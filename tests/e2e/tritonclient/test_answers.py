@@ -123,7 +123,7 @@ def test_a_wrong_method_is_an_error_that_the_client_can_read(client: InferenceSe
 def test_what_triton_has_and_ndserve_has_not_is_an_error_that_the_client_can_read(
     client: InferenceServerClient, ask: str
 ) -> None:
-    with refused(404, "no path"):
+    with refused(404, "path"):
         getattr(client, ask)()
 
 
