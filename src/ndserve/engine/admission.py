@@ -13,7 +13,7 @@ import numpy as np
 
 from ndserve.codecs.base import UNNAMED
 from ndserve.engine.targets import Form, Plan, Target
-from ndserve.errors import InvalidInputError, InvalidParameterError
+from ndserve.errors import InvalidInputError, InvalidParameterError, UnavailableError
 from ndserve.types import BatchKey, HostArray, Parameter, Tensors, TensorSpec, join_names
 
 MAX_PLANS = 1024
@@ -48,6 +48,7 @@ def admit(
     Raises:
         InvalidInputError: names, dtypes or shapes do not fit; carries the expected specs.
         InvalidParameterError: the target has no such parameter.
+        UnavailableError: the target went while its caller was still reading the request.
     """
     if cast:
         inputs = _cast(target, inputs)
@@ -74,8 +75,10 @@ def _plan(target: Target, form: Form) -> Plan:
     """What becomes of arrays of that form.
 
     Raises:
-        InvalidInputError: as for `admit`.
+        InvalidInputError, UnavailableError: as for `admit`.
     """
+    if target.forgotten:
+        raise UnavailableError(f"{target.name!r} was replaced or unloaded while the request came; send it again")
     given = {name: (dtype, shape) for name, dtype, shape in form}
     names = _match_names(target, list(given))
     kinds = [(spec, *given[names[spec.name]]) for spec in target.inputs]
