@@ -14,7 +14,7 @@ import numpy as np
 from ndserve.codecs.base import UNNAMED
 from ndserve.dtypes import is_float, is_narrow
 from ndserve.engine.targets import Form, Plan, Target
-from ndserve.errors import InvalidInputError, InvalidParameterError
+from ndserve.errors import InvalidInputError, InvalidParameterError, UnavailableError
 from ndserve.types import BatchKey, HostArray, Parameter, Tensors, TensorSpec, join_names, name_of
 
 MAX_PLANS = 1024
@@ -40,7 +40,7 @@ def admit(target: Target, inputs: Tensors, parameters: Mapping[str, Parameter], 
 
     Raises:
         InvalidInputError: names, dtypes or shapes do not fit; carries the expected specs.
-        InvalidParameterError: the target has no such parameter.
+        InvalidParameterError, UnavailableError: as for `fit`.
     """
     if cast:
         inputs = _cast(target, inputs)
@@ -77,7 +77,10 @@ def fit(target: Target, plan: Plan, inputs: Tensors, parameters: Mapping[str, Pa
 
     Raises:
         InvalidParameterError: the target has no such parameter.
+        UnavailableError: the target went while its caller was still reading the request.
     """
+    if target.forgotten:
+        raise UnavailableError(f"{target.name!r} was replaced or unloaded while the request came; send it again")
     key = plan.key
     if parameters:
         key = BatchKey(key.target, key.version, _parameters(target, parameters), key.signature, key.revision)

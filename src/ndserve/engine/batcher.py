@@ -183,8 +183,9 @@ class Batcher:
         return True
 
     def has(self, target: TargetKey) -> bool:
-        """Whether tasks of a target wait in queues. Looks at every key."""
-        return any(_target(key) == target for key in self._queues)
+        """Whether tasks of a target wait, in queues or in returned batches. Looks at every key."""
+        keys = (*self._queues, *(batch.key for batch in self._returned))
+        return any(_target(key) == target for key in keys)
 
     def positions(self) -> dict[str, int]:
         """By id, how many of the queued tasks have a lower rank. Sorts all of them."""

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from ndserve.engine.once import Once
 from ndserve.engine.service import InferenceService
 from ndserve.engine.targets import Target, TargetKey
-from ndserve.errors import InvalidInputError, ModelLoadError
+from ndserve.errors import InvalidInputError, ModelLoadError, StartupError
 from ndserve.model_cache import repository
 from ndserve.model_cache.sent import write_files
 from ndserve.types import NAME, ModelInfo, ModelOptions
@@ -57,12 +57,12 @@ class Management:
         self._once = Once()
         self._loading: set[str] = set()
         self._folders: dict[str, TemporaryDirectory[str]] = {}
-        self._retiring: dict[asyncio.Task[None], list[Target]] = {}
+        self._retiring: dict[asyncio.Task[None], tuple[list[Target], TemporaryDirectory[str] | None]] = {}
 
     async def index(self) -> list[Entry]:
         """Everything that is served, was served, or could be loaded, by name and version."""
         entries = [Entry(target.name, target.version or "1", READY) for target in self._targets]
-        leaving = {target.key for targets in self._retiring.values() for target in targets}
+        leaving = {target.key for targets, _ in self._retiring.values() for target in targets}
         entries += [
             Entry(target.name, target.version or "1", self._state(target, leaving), withdrawn.reason)
             for withdrawn in self._targets.withdrawn.values()
@@ -107,8 +107,8 @@ class Management:
         Raises:
             UnknownTargetError, ModelLoadError, UnavailableError: nothing of that name is served.
         """
-        target = self._targets.find(name)
         async with self._once.hold(name):
+            target = self._targets.find(name)
             self._retire(self._targets.withdraw(name), self._folders.pop(name, None))
         logger.info("%s is unloaded", name)
         if dependents and target.process is not None:
@@ -118,10 +118,12 @@ class Management:
 
     async def close(self) -> None:
         """Stop waiting for what is left, and remove the files that clients have sent."""
+        # Also those of the jobs: one that is cancelled before it has begun removes nothing.
+        folders = [*self._folders.values(), *(folder for _, folder in self._retiring.values() if folder is not None)]
         for job in self._retiring:
             job.cancel()
         await asyncio.gather(*self._retiring, return_exceptions=True)
-        for folder in self._folders.values():
+        for folder in folders:
             await asyncio.to_thread(folder.cleanup)
 
     async def _load_process(self, name: str, change: Change) -> None:
@@ -163,7 +165,7 @@ class Management:
 
     def _retire(self, targets: list[Target], folder: TemporaryDirectory[str] | None) -> None:
         job = asyncio.create_task(self._let_go(targets, folder))
-        self._retiring[job] = targets  # the loop alone would not keep it alive
+        self._retiring[job] = targets, folder  # the loop alone would not keep it alive
         job.add_done_callback(self._retiring.pop)
 
     async def _let_go(self, targets: list[Target], folder: TemporaryDirectory[str] | None) -> None:
@@ -194,7 +196,7 @@ def _read(root: Path | None, name: str, change: Change) -> tuple[list[ModelInfo]
     folder = None if change.files is None else write_files(name, change.files)
     try:
         place = root if folder is None else Path(folder.name)
-        infos = [] if place is None else repository.scan(place, name)
+        infos = [] if place is None else _scan(place, name)
         if not infos:
             where = "the model repository" if folder is None else "the files that were sent"
             raise ModelLoadError(f"{where} has no {name}/VERSION/{repository.MODEL_FILE}")
@@ -205,6 +207,13 @@ def _read(root: Path | None, name: str, change: Change) -> tuple[list[ModelInfo]
             folder.cleanup()
         raise
     return infos, folder
+
+
+def _scan(place: Path, name: str) -> list[ModelInfo]:
+    try:
+        return repository.scan(place, name)
+    except StartupError:  # its message is for the operator, and names files
+        raise ModelLoadError(f"one version of {name!r} lies in the model repository twice; remove one") from None
 
 
 def _same(served: Sequence[Target], infos: Sequence[ModelInfo]) -> bool:

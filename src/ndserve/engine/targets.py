@@ -38,7 +38,8 @@ class Target:
 
     `stacks` says that axis 0 of every input and output is the batch axis; `batching` whether tasks may share it.
     `plans` is the memory of `admission.admit`. `revision` tells apart what has had this name and version.
-    `specified` says that all inputs have shapes, and `takes_rows` that axis 0 is free in all of them.
+    `forgotten` says that it takes no tasks any more. `specified` says that all inputs have shapes, and `takes_rows`
+    that axis 0 is free in all of them.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Target:
     probes_left: int = 0
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
     revision: int = 0
+    forgotten: bool = False
     specified: bool = field(init=False)
     takes_rows: bool = field(init=False)
     plans: dict[Form, Plan] = field(default_factory=dict)
@@ -267,6 +269,7 @@ class Targets:
 
     def forget(self, target: Target) -> None:
         """Drop a retired target: no task belongs to it any more."""
+        target.forgotten = True
         self._all.pop(target.key, None)
 
     def uses(self, info: ModelInfo) -> bool:
@@ -293,7 +296,8 @@ class Targets:
             models = {model: self.versions(model)[-1].models[0] for model in process.models if model not in missing}
             present = self._found.get(name, {}).get("")
             if missing:
-                old = self._take_out(name) or self.withdrawn[name].targets
+                before = self.withdrawn.get(name)
+                old = self._take_out(name) or (before.targets if before is not None else [])
                 self.withdrawn[name] = Withdrawn(old, f"it calls {join_names(missing)}, which is unloaded")
                 retired += [present] if present is not None else []
             elif present is None or present.models != tuple(models.values()):

@@ -264,6 +264,8 @@ class ModelCache:
         self._problems.pop(key, None)
         self.loads += 1
         logger.info("loaded model %s/%s in %.2f s", *key[:2], resident.load_seconds)
+        if resident.unwanted and not resident.leases:
+            self._forget(resident)  # it was dropped while it loaded, and its callers have gone
         return ""
 
     def _open(self, info: ModelInfo, evicted: list[Resident]) -> tuple[Session, float]:

@@ -44,7 +44,10 @@ def write_files(name: str, files: Mapping[str, bytes]) -> tempfile.TemporaryDire
         raise InvalidInputError(f"{len(files)} files were sent; at most {MAX_FILES} are taken")
     for path in files:
         check_path(path)
-    folder = tempfile.TemporaryDirectory(prefix="ndserve-model-", ignore_cleanup_errors=True)
+    try:
+        folder = tempfile.TemporaryDirectory(prefix="ndserve-model-", ignore_cleanup_errors=True)
+    except OSError as error:
+        raise _no_room(error) from None
     try:
         for path, content in files.items():
             file = Path(folder.name, name, path)
@@ -56,5 +59,9 @@ def write_files(name: str, files: Mapping[str, bytes]) -> tempfile.TemporaryDire
         raise InvalidInputError("a file that was sent is at the same time the folder of another") from None
     except OSError as error:
         folder.cleanup()
-        raise StoreFullError(f"the model's files cannot be written: {error.strerror}") from None
+        raise _no_room(error) from None
     return folder
+
+
+def _no_room(error: OSError) -> StoreFullError:
+    return StoreFullError(f"the model's files cannot be written: {error.strerror}")

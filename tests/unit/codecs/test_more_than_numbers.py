@@ -240,7 +240,7 @@ def test_texts_come_as_json_where_the_client_leaves_it_open(accept: str, others:
 
 
 def test_texts_as_npy_are_not_acceptable() -> None:
-    with pytest.raises(NotAcceptableError, match="comes as application/json; Accept asks for 'application/x-npy'"):
+    with pytest.raises(NotAcceptableError, match=r"comes as application/json, .*; Accept asks for 'application/x-npy'"):
         encoder("application/x-npy", {"y": texts(b"a")})
 
 

@@ -304,3 +304,15 @@ def test_a_target_has_tasks_until_the_last_one_is_taken_or_discarded() -> None:
     queue.add(left, 1.0)
     queue.discard(left)
     assert not queue.has(target)
+
+
+def test_a_target_whose_batch_was_put_back_has_tasks() -> None:
+    queue = batcher(Limits(8))
+    fill(queue, A, "a")
+    batch = queue.next_batch(0.0)
+    assert batch is not None
+    queue.put_back(batch)
+    target = (A.target, A.version, A.revision)
+    assert queue.has(target)
+    queue.next_batch(0.0)
+    assert not queue.has(target)

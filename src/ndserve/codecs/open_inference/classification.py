@@ -5,6 +5,8 @@ https://github.com/triton-inference-server/server/blob/main/docs/protocol/extens
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from ndserve import byte_strings
@@ -23,7 +25,8 @@ def classified(name: str, array: HostArray, classes: int, rows: int | None) -> H
     """
     if array.dtype.kind not in "iu" and (not is_float(array.dtype) or array.dtype.kind == "c"):
         raise InvalidInputError(f"output {name!r} has no classes: it holds no numbers")
-    values = array.reshape(1 if rows is None else rows, -1)
+    # Counted, because NumPy finds no length for an axis beside one of length 0.
+    values = array.reshape((1, array.size) if rows is None else (rows, math.prod(array.shape[1:])))
     # Half precision is sorted and written as what it means; integers stay exact.
     exact = values if values.dtype.kind in "iu" else values.astype(np.float64)
     # Stable, from the end: the largest first, and of equal ones the first. NaN sorts last, and so comes first here.

@@ -67,7 +67,7 @@ class Repository:
     async def _read(self, call: Call) -> dict[str, Any]:
         """The body as a JSON object; it may be empty."""
         body = await self._intake.read(call)
-        if not bytes(body[:64]).strip():
+        if not body or body.isspace():
             return {}
         try:
             document = await asyncio.to_thread(partial(orjson.loads, body))

@@ -1,0 +1,109 @@
+"""A service under management, with a repository on disk and models that a test can see and steer.
+
+A model multiplies by its revision plus one: what has been loaded instead of the first gives other results.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from ndserve.engine.management import Entry, Management
+from ndserve.engine.service import InferenceService
+from ndserve.model_cache import repository
+from ndserve.model_cache.session import Session
+from ndserve.processes.base import Process
+from ndserve.types import Array, ModelInfo
+from tests import onnx_models
+from tests.unit.engine.rig import FakeSession, Gate, Shelf, item, serving
+
+X = item(1, 2, 3, 4)
+HELD = item(99, 0, 0, 0)
+"""What stands at the gate."""
+
+BAD = item(-99, 0, 0, 0)
+"""What fails the batch that it is in."""
+
+ALONE = 'batching = "off"'
+"""The model.toml of a model that is not probed, so that it loads while the lane is busy."""
+
+
+class Revisions(Shelf):
+    """Opens any file; the gate holds a run that has HELD in it."""
+
+    def __init__(self, gate: Gate | None = None) -> None:
+        super().__init__()
+        self.gate = gate or Gate()
+        self.revisions: list[int] = []
+
+    def open(self, info: ModelInfo) -> Session:
+        self.opened.append(info.name)
+        self.revisions.append(info.revision)
+        self.on_open(info)
+        return cast(Session, FakeSession(info, partial(self._run, info.revision + 1)))
+
+    def _run(self, factor: int, array: Array) -> Array:
+        if bool((array[:, 0] == HELD[0]).any()):
+            self.gate.hold()
+        if bool((array[:, 0] == BAD[0]).any()):
+            raise ValueError("bad")
+        return array * np.float32(factor)
+
+
+def lay(root: Path, name: str = "m", version: int = 1, options: str = "", axes: Any = ("batch", 4)) -> Path:
+    """Put a model into the repository, in the place of the one that is there; gives its file."""
+    path = root / name / str(version) / "model.onnx"
+    path.unlink(missing_ok=True)
+    for folder in (path.parent, path.parent.parent):
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
+    if path.parent.is_dir():
+        path.parent.rmdir()
+    return onnx_models.save(onnx_models.double(axes), root, name, version, options)
+
+
+def sent(axes: Any = ("batch", 4)) -> dict[str, bytes]:
+    """The files of a model as a client sends them."""
+    content: bytes = onnx_models.double(axes).SerializeToString()
+    return {"1/model.onnx": content}
+
+
+@asynccontextmanager
+async def managing(
+    root: Path, *processes: Process, shelf: Revisions | None = None
+) -> AsyncIterator[tuple[Management, InferenceService]]:
+    """A started service for what lies in the repository, and its management."""
+    shelf = shelf or Revisions()
+    models = repository.scan(root)
+    async with serving(*processes, models=models, shelf=shelf, budget=1 << 20, gates=[shelf.gate]) as service:
+        management = Management(service, root)
+        try:
+            yield management, service
+        finally:
+            shelf.gate.open()
+            await management.close()
+
+
+async def factor(service: InferenceService, name: str = "m") -> float:
+    """What the model that answers now multiplies by."""
+    return float((await service.infer(name, X))["y"][0])
+
+
+async def let_go(management: Management) -> None:
+    """Wait until everything that is retired has been forgotten."""
+    await asyncio.gather(*management._retiring)
+
+
+async def states(management: Management) -> list[tuple[str, str, str]]:
+    return [(entry.name, entry.version, entry.state) for entry in await management.index()]
+
+
+async def entry(management: Management, name: str) -> Entry:
+    (found,) = [entry for entry in await management.index() if entry.name == name]
+    return found
