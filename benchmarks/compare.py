@@ -216,7 +216,9 @@ def infer(folder: Path, rounds: int, seconds: int) -> None:
     path = "/v2/models/tiny/infer"
     contenders = [
         Contender("bare uvicorn", [*UVICORN, "benchmarks.rivals:bare"], path, headers=headers),
-        Contender("ndserve", [*serve(folder, "sqlite"), "--api-keys-file", str(folder / "keys")], path, headers=headers),
+        Contender(
+            "ndserve", [*serve(folder, "sqlite"), "--api-keys-file", str(folder / "keys")], path, headers=headers
+        ),
     ]
     samples = compare(contenders, head + np.ones((1, 16), np.float32).tobytes(), rounds, seconds)
     report("One inference of a tiny model by Open Inference, 64 bytes", samples, "bare uvicorn", "request")

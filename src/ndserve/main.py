@@ -31,6 +31,7 @@ from ndserve.errors import InvalidParameterError, NdserveError, StartupError
 from ndserve.model_cache import repository
 from ndserve.model_cache.cache import ModelCache
 from ndserve.model_cache.session import Session, check_runtime
+from ndserve.model_info import ModelInfo
 from ndserve.processes.base import Process, builtin_processes, load_processes
 from ndserve.routes import models, system
 from ndserve.routes import tasks as task_routes
@@ -44,7 +45,7 @@ from ndserve.routes.open_inference import OpenInferenceRoutes
 from ndserve.routes.options import RESERVED
 from ndserve.settings import Settings
 from ndserve.stores import open_store
-from ndserve.types import ModelInfo, join_names
+from ndserve.types import join_names
 from ndserve.webhooks import Guard, Secret, Sender
 
 logger = logging.getLogger("ndserve")

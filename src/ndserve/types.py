@@ -6,8 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -25,9 +24,6 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 """What a model, a version or a process may be called: safe in a URL and as a file name."""
 
 Parameter: TypeAlias = str | int | float | bool
-
-ModelKey: TypeAlias = tuple[str, str, int]
-"""A model's name, version and revision."""
 
 
 TEXT_NAME = "bytes"
@@ -299,51 +295,6 @@ class Batch:
         """Two batches that together hold these tasks in order; there must be at least two."""
         middle = len(self.tasks) // 2
         return Batch(self.key, self.tasks[:middle]), Batch(self.key, self.tasks[middle:])
-
-
-@dataclass(frozen=True, slots=True)
-class Batching:
-    """Whether a target's tasks may be stacked, and why.
-
-    `untested` means that the probe waits for the first real request; until then tasks run alone.
-    """
-
-    mode: Literal["on", "off", "untested"]
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class ModelOptions:
-    """A model's own `model.toml`; None leaves the server's default in force."""
-
-    max_batch_size: int | None = None
-    max_wait_ms: float | None = None
-    batching: Literal["auto", "off"] = "auto"
-    pinned: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class ModelInfo:
-    """One version of a model as it lies on disk. `nbytes` counts the file and its external data.
-
-    `problem` says why it cannot be served; it is empty for a model that looks right. `stamp` tells whether its files
-    have changed, and `revision` which of several that the server has had under this name and version it is.
-    """
-
-    name: str
-    version: str
-    path: Path
-    nbytes: int
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
-    options: ModelOptions = ModelOptions()
-    problem: str = ""
-    stamp: tuple[int, ...] = field(default=(), compare=False)
-    revision: int = 0
-
-    @property
-    def key(self) -> ModelKey:
-        return self.name, self.version, self.revision
 
 
 def total_bytes(tensors: Tensors) -> int:

@@ -30,9 +30,10 @@ from ndserve.errors import StartupError
 from ndserve.model_cache import repository
 from ndserve.model_cache.cache import ModelCache
 from ndserve.model_cache.session import Session
+from ndserve.model_info import ModelInfo
 from ndserve.processes.base import builtin_processes
 from ndserve.stores.memory import MemoryStore
-from ndserve.types import HostArray, ModelInfo, Tensors
+from ndserve.types import HostArray, Tensors
 from tests import onnx_models
 
 pytestmark = pytest.mark.gpu

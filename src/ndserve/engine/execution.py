@@ -15,8 +15,9 @@ from ndserve.engine.statistics import Spans
 from ndserve.engine.targets import Target
 from ndserve.model_cache import batch_safety
 from ndserve.model_cache.session import Session
+from ndserve.model_info import Batching
 from ndserve.processes.base import ModelCall
-from ndserve.types import Array, Batch, Batching, HostArray, Tensors
+from ndserve.types import Array, Batch, HostArray, Tensors
 
 
 class Executed(NamedTuple):

@@ -15,7 +15,8 @@ from ndserve.engine.targets import Target, TargetKey
 from ndserve.errors import ExecutionError, NdserveError
 from ndserve.model_cache import batch_safety
 from ndserve.model_cache.cache import ModelCache
-from ndserve.types import Batching, Failure, Task
+from ndserve.model_info import Batching
+from ndserve.types import Failure, Task
 
 logger = logging.getLogger(__name__)
 

@@ -16,7 +16,8 @@ from ndserve.engine.targets import Target, TargetKey
 from ndserve.errors import InvalidInputError, ModelLoadError, StartupError
 from ndserve.model_cache import repository
 from ndserve.model_cache.sent import write_files
-from ndserve.types import NAME, ModelInfo, ModelOptions
+from ndserve.model_info import ModelInfo, ModelOptions
+from ndserve.types import NAME
 
 logger = logging.getLogger(__name__)
 

@@ -12,8 +12,9 @@ import numpy as np
 from ndserve.engine.statistics import Statistics
 from ndserve.errors import ModelLoadError, StartupError, UnavailableError, UnknownTargetError
 from ndserve.model_cache import batch_safety
+from ndserve.model_info import Batching, ModelInfo
 from ndserve.processes.base import Process
-from ndserve.types import Batching, BatchKey, ModelInfo, Parameter, TensorSpec, join_names
+from ndserve.types import BatchKey, Parameter, TensorSpec, join_names
 
 TargetKey: TypeAlias = tuple[str, str, int]
 """A target's name, version and revision; a process's version is empty."""

@@ -15,7 +15,8 @@ import numpy as np
 
 from ndserve import byte_strings
 from ndserve.dtypes import TEXT, is_float, is_narrow, uncarried, widened
-from ndserve.types import Batching, HostArray, ModelInfo, Tensors, TensorSpec
+from ndserve.model_info import Batching, ModelInfo
+from ndserve.types import HostArray, Tensors, TensorSpec
 
 Run = Callable[[Tensors], Tensors]
 """Host arrays in, host arrays out."""

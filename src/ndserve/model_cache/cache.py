@@ -21,7 +21,7 @@ from typing import NamedTuple, TypeAlias
 
 from ndserve.errors import ModelLoadError, ModelTooLargeError, ShuttingDownError
 from ndserve.model_cache.session import Session
-from ndserve.types import ModelInfo, ModelKey
+from ndserve.model_info import ModelInfo, ModelKey
 
 logger = logging.getLogger(__name__)
 

@@ -15,7 +15,8 @@ from typing import Any
 
 from ndserve.errors import ModelLoadError, StartupError
 from ndserve.model_cache.onnx_file import Signature, read_signature
-from ndserve.types import NAME, ModelInfo, ModelOptions
+from ndserve.model_info import ModelInfo, ModelOptions
+from ndserve.types import NAME
 
 MODEL_FILE = "model.onnx"
 OPTIONS_FILE = "model.toml"

@@ -29,7 +29,8 @@ from ndserve.devices.base import Device, DeviceUnavailableError
 from ndserve.dtypes import TEXT, carrier, is_narrow
 from ndserve.errors import ModelLoadError
 from ndserve.model_cache.onnx_file import DTYPES
-from ndserve.types import Array, HostArray, ModelInfo, TensorSpec
+from ndserve.model_info import ModelInfo
+from ndserve.types import Array, HostArray, TensorSpec
 
 _ONNX_TYPES = {dtype: number for number, dtype in DTYPES.items()}
 _BOUND = {dtype: number for dtype, number in _ONNX_TYPES.items() if dtype != TEXT and not is_narrow(dtype)}

@@ -9,8 +9,9 @@ from pydantic import BaseModel
 
 from ndserve.engine.targets import Target
 from ndserve.errors import UnknownTargetError
+from ndserve.model_info import ModelInfo
 from ndserve.routes.base import Service
-from ndserve.types import ModelInfo, Parameter, TensorSpec, name_of
+from ndserve.types import Parameter, TensorSpec, name_of
 
 router = APIRouter(tags=["models"])
 

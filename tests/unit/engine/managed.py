@@ -18,8 +18,9 @@ from ndserve.engine.management import Entry, Management
 from ndserve.engine.service import InferenceService
 from ndserve.model_cache import repository
 from ndserve.model_cache.session import Session
+from ndserve.model_info import ModelInfo
 from ndserve.processes.base import Process
-from ndserve.types import Array, ModelInfo
+from ndserve.types import Array
 from tests import onnx_models
 from tests.unit.engine.rig import FakeSession, Gate, Shelf, item, serving
 

@@ -24,10 +24,11 @@ from ndserve.engine.service import InferenceService, QueueBounds
 from ndserve.engine.targets import BatchDefaults, Targets
 from ndserve.model_cache.cache import ModelCache
 from ndserve.model_cache.session import Session
+from ndserve.model_info import ModelInfo, ModelOptions
 from ndserve.processes.base import Process, process
 from ndserve.stores.base import TaskStore
 from ndserve.stores.memory import MemoryStore
-from ndserve.types import Array, BatchKey, HostArray, ModelInfo, ModelOptions, Task, Tensors, TensorSpec
+from ndserve.types import Array, BatchKey, HostArray, Task, Tensors, TensorSpec
 
 T = TypeVar("T")
 

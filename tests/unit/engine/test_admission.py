@@ -12,8 +12,9 @@ from ndserve.codecs.base import UNNAMED
 from ndserve.engine.admission import Admitted, admit
 from ndserve.engine.targets import BatchDefaults, Target, model_target, process_target
 from ndserve.errors import InvalidInputError
+from ndserve.model_info import ModelInfo
 from ndserve.processes.base import process
-from ndserve.types import HostArray, ModelInfo, Tensors, TensorSpec
+from ndserve.types import HostArray, Tensors, TensorSpec
 
 FLOAT, INT = np.dtype("float32"), np.dtype("int64")
 

@@ -14,8 +14,9 @@ from ndserve.dtypes import NARROW, TEXT
 from ndserve.engine.admission import Admitted, admit
 from ndserve.engine.targets import BatchDefaults, Target, model_target, process_target
 from ndserve.errors import InvalidInputError
+from ndserve.model_info import ModelInfo
 from ndserve.processes.base import process
-from ndserve.types import HostArray, ModelInfo, TensorSpec
+from ndserve.types import HostArray, TensorSpec
 
 BFLOAT16 = NARROW["bfloat16"]
 WORDS = byte_strings.of([b"a", b"b"], (2,))

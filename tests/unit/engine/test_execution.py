@@ -18,8 +18,9 @@ from ndserve.engine.admission import admit
 from ndserve.engine.execution import execute
 from ndserve.engine.targets import BatchDefaults, Target, model_target, process_target
 from ndserve.model_cache.session import Session
+from ndserve.model_info import Batching, ModelInfo
 from ndserve.processes.base import process
-from ndserve.types import Batch, Batching, HostArray, ModelInfo, Task, Tensors
+from ndserve.types import Batch, HostArray, Task, Tensors
 from tests import onnx_models
 from tests.contract.foreign_device import ForeignDevice
 from tests.unit.model_cache.graphs import open_model

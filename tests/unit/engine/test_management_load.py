@@ -11,7 +11,7 @@ import pytest
 
 from ndserve.engine.management import Change, Management
 from ndserve.errors import InvalidInputError, ModelLoadError
-from ndserve.types import ModelInfo, ModelOptions
+from ndserve.model_info import ModelInfo, ModelOptions
 from tests.unit.engine.managed import (
     ALONE,
     HELD,

@@ -10,8 +10,8 @@ import pytest
 from ndserve.engine.management import Change, Entry
 from ndserve.engine.service import InferenceService
 from ndserve.errors import InvalidInputError, ModelLoadError, UnavailableError
+from ndserve.model_info import ModelInfo
 from ndserve.processes.base import process
-from ndserve.types import ModelInfo
 from tests.unit.engine.managed import Revisions, X, entry, factor, lay, let_go, managing
 from tests.unit.engine.rig import run
 

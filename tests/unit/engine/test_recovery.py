@@ -10,8 +10,9 @@ import pytest
 
 from ndserve.engine.recovery import resume
 from ndserve.engine.targets import BatchDefaults, Targets
+from ndserve.model_info import ModelInfo
 from ndserve.processes.base import Process, process
-from ndserve.types import BatchKey, ModelInfo, Task, TaskOptions, TaskState, Tensors
+from ndserve.types import BatchKey, Task, TaskOptions, TaskState, Tensors
 from tests.unit.engine.rig import model_info
 
 MAX_ATTEMPTS = 3

@@ -10,8 +10,8 @@ import pytest
 from ndserve.engine.targets import BatchDefaults, Targets, model_target, process_target
 from ndserve.errors import ModelLoadError, StartupError, UnknownTargetError
 from ndserve.model_cache import repository
+from ndserve.model_info import ModelInfo, ModelOptions
 from ndserve.processes.base import Process, process
-from ndserve.types import ModelInfo, ModelOptions
 from tests import onnx_models
 from tests.unit.engine.rig import batch_key, model_info
 

@@ -10,8 +10,9 @@ import pytest
 from ndserve.engine.admission import admit
 from ndserve.engine.targets import BatchDefaults, Target, Targets
 from ndserve.errors import ModelLoadError, UnavailableError, UnknownTargetError
+from ndserve.model_info import ModelInfo
 from ndserve.processes.base import process
-from ndserve.types import BatchKey, ModelInfo
+from ndserve.types import BatchKey
 from tests.unit.engine.rig import model_info
 
 

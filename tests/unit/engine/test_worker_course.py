@@ -8,8 +8,9 @@ import numpy as np
 
 from ndserve import report_progress
 from ndserve.engine.status import describe
+from ndserve.model_info import ModelInfo
 from ndserve.processes.base import process
-from ndserve.types import ModelInfo, TaskOptions, TaskState
+from ndserve.types import TaskOptions, TaskState
 from tests.unit.engine.rig import Clock, Gate, Shelf, code, ended, item, model_info, output, run, serving, tick
 
 X = item(1, 2, 3, 4)

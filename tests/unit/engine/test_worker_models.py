@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from ndserve.errors import ModelLoadError
+from ndserve.model_info import ModelInfo
 from ndserve.processes.base import process
-from ndserve.types import ModelInfo, TaskState
+from ndserve.types import TaskState
 from tests.unit.engine.rig import Gate, Shelf, code, ended, item, model_info, output, run, serving, tick
 
 X = item(1, 2, 3, 4)

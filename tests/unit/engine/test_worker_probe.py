@@ -10,7 +10,8 @@ import pytest
 
 from ndserve.engine.service import InferenceService
 from ndserve.engine.targets import PROBES
-from ndserve.types import HostArray, ModelOptions, Task, TaskState
+from ndserve.model_info import ModelOptions
+from ndserve.types import HostArray, Task, TaskState
 from tests.unit.engine.rig import HANG, Gate, Shelf, ended, item, model_info, output, run, serving, tick
 
 FREE = (None, None)

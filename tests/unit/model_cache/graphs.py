@@ -11,7 +11,7 @@ from onnx import TensorProto, helper
 from ndserve.devices.cpu import CpuDevice
 from ndserve.model_cache.onnx_file import read_signature
 from ndserve.model_cache.session import Session
-from ndserve.types import ModelInfo
+from ndserve.model_info import ModelInfo
 from tests.onnx_models import Axes, model, save, tensor
 
 ROWS = ("batch", 4)

@@ -14,7 +14,7 @@ from ndserve.devices.cpu import CpuDevice
 from ndserve.errors import ModelLoadError
 from ndserve.model_cache.cache import ModelCache
 from ndserve.model_cache.session import Session
-from ndserve.types import ModelInfo, ModelOptions
+from ndserve.model_info import ModelInfo, ModelOptions
 
 PATIENCE = 20.0
 """Seconds after which a thread that hangs fails its test; nothing ever waits that long."""

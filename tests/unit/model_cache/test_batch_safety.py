@@ -13,7 +13,8 @@ from onnx import TensorProto
 from ndserve.devices.cpu import CpuDevice
 from ndserve.engine.execution import host_run
 from ndserve.model_cache import batch_safety
-from ndserve.types import Batching, HostArray, ModelInfo, ModelOptions, Tensors, TensorSpec
+from ndserve.model_info import Batching, ModelInfo, ModelOptions
+from ndserve.types import HostArray, Tensors, TensorSpec
 from tests import onnx_models
 from tests.unit.model_cache import graphs
 from tests.unit.model_cache.graphs import graph, less_batch_mean, node, open_model

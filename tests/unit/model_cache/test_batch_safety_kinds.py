@@ -15,7 +15,8 @@ from ndserve.dtypes import NARROW, TEXT, is_narrow
 from ndserve.engine.execution import host_run
 from ndserve.model_cache import batch_safety
 from ndserve.model_cache.onnx_file import DTYPES
-from ndserve.types import Batching, HostArray, ModelInfo, Tensors, TensorSpec
+from ndserve.model_info import Batching, ModelInfo
+from ndserve.types import HostArray, Tensors, TensorSpec
 from tests import onnx_models
 from tests.onnx_models import tensor
 from tests.unit.model_cache.graphs import node, open_model

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from ndserve.errors import ModelLoadError
-from ndserve.types import ModelInfo
+from ndserve.model_info import ModelInfo
 from tests.unit.model_cache.loads import a_cache, ends, info, settle, ticks, use
 
 A, B = info("a"), info("b")

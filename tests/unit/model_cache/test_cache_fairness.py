@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ndserve.errors import ModelTooLargeError
 from ndserve.model_cache.cache import ModelCache
-from ndserve.types import ModelInfo
+from ndserve.model_info import ModelInfo
 from tests.unit.model_cache.loads import a_cache, ends, info, settle, ticks, use
 
 A, B, C, D = (info(name) for name in "abcd")

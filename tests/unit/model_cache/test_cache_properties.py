@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ndserve.errors import ModelLoadError, ModelTooLargeError
 from ndserve.model_cache.cache import Evictable, ModelCache, plan_eviction
-from ndserve.types import ModelInfo
+from ndserve.model_info import ModelInfo
 from tests.unit.model_cache.loads import Clock, Loads, a_cache, info, settle, ticks
 
 residents = st.lists(

@@ -12,7 +12,8 @@ from onnx import TensorProto
 
 from ndserve.errors import ModelLoadError, StartupError
 from ndserve.model_cache.repository import read_options, scan
-from ndserve.types import ModelInfo, ModelOptions, TensorSpec
+from ndserve.model_info import ModelInfo, ModelOptions
+from ndserve.types import TensorSpec
 from tests import onnx_models
 
 REPOSITORY = Path(__file__).parents[3] / "models"

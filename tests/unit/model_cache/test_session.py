@@ -18,7 +18,8 @@ from ndserve.devices.base import Provider
 from ndserve.devices.cpu import CpuDevice
 from ndserve.errors import ModelLoadError
 from ndserve.model_cache.session import Session, check_runtime
-from ndserve.types import HostArray, ModelInfo
+from ndserve.model_info import ModelInfo
+from ndserve.types import HostArray
 from tests import onnx_models
 from tests.onnx_models import tensor
 from tests.unit.model_cache import graphs

@@ -12,8 +12,9 @@ import orjson
 
 from ndserve.codecs.base import excerpt
 from ndserve.errors import InvalidInputError
+from ndserve.model_info import ModelInfo, ModelOptions
 from ndserve.routes.open_inference.documents import data_type
-from ndserve.types import ModelInfo, ModelOptions, TensorSpec
+from ndserve.types import TensorSpec
 
 _TUNING = frozenset(
     {
