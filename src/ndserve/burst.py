@@ -91,9 +91,10 @@ class Exchange:
     at every header of an answer by regular expression: together a fifth of a small request.
     """
 
-    __slots__ = ("_cycle", "_protocol")
+    __slots__ = ("_cycle", "_protocol", "passed")
 
     def __init__(self, cycle: RequestResponseCycle, protocol: BurstProtocol) -> None:
+        self.passed = False
         self._cycle = cycle
         self._protocol = protocol
 

@@ -11,7 +11,7 @@ from ndserve.codecs.base import Buffer, Codec, Form, excerpt
 from ndserve.codecs.json import JsonCodec, parse
 from ndserve.codecs.npy import NPY_MAGIC, SMALL, NpyCodec, is_view
 from ndserve.codecs.npz import ZIP_MAGIC, NpzCodec
-from ndserve.codecs.open_inference import BINARY_TYPE, JSON_TYPE, NOWHERE, OpenInferenceForm, Origin, Request
+from ndserve.codecs.open_inference import BINARY_TYPE, JSON_TYPE, OpenInferenceForm, Request
 from ndserve.errors import NotAcceptableError, UnsupportedMediaTypeError
 from ndserve.types import Tensors, TensorSpec
 
@@ -77,8 +77,8 @@ def decode(
     return Decoded(_JSON.read(document, specs, limit))
 
 
-def encoder(accept: str, outputs: Tensors, origin: Origin = NOWHERE, task_id: str = "") -> Form:
-    """The form that the Accept header likes best; `origin` and `task_id` are for those that name them.
+def encoder(accept: str, outputs: Tensors) -> Form:
+    """The form that the Accept header likes best. One of Open Inference has yet to be told whose outputs they are.
 
     Without a preference one output is .npy and several are .npz.
 
@@ -87,7 +87,7 @@ def encoder(accept: str, outputs: Tensors, origin: Origin = NOWHERE, task_id: st
     """
     for form in _accepted(accept):
         if form.holds(outputs):
-            return form.of(origin, task_id) if isinstance(form, OpenInferenceForm) else form
+            return form
     offered = ", ".join(form.media_types[0] for form in FORMS if form.holds(outputs))
     raise NotAcceptableError(
         f"the result has {len(outputs)} output(s) and comes as {offered}; Accept asks for {excerpt(accept)}"

@@ -14,7 +14,7 @@ from ndserve.errors import NdserveError
 from ndserve.routes import problems
 from ndserve.routes.answers import refusal, send_refusal
 from ndserve.routes.asgi import Exchange, Message, Receive, Scope, Send, path_of
-from ndserve.routes.front import Front
+from ndserve.routes.front import EXCHANGE, Front
 from ndserve.routes.gate import Gate
 from ndserve.routes.open_inference.openapi import PATHS
 from ndserve.routes.openapi import HOT_PATHS
@@ -43,15 +43,18 @@ class App(FastAPI):
         except NdserveError as error:
             exchange.reply(refusal(error, path))
             return True
+        exchange.passed = True
         return self.front.begin(path, scope["method"], headers, exchange)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] in ("http", "websocket"):
-            try:
-                self.gate.check(scope, path_of(scope), dict(scope["headers"]))
-            except NdserveError as error:
-                await send_refusal(error, scope, send)
-                return
+            exchange: Exchange | None = scope.get(EXCHANGE)
+            if exchange is None or not exchange.passed:
+                try:
+                    self.gate.check(scope, path_of(scope), dict(scope["headers"]))
+                except NdserveError as error:
+                    await send_refusal(error, scope, send)
+                    return
         if scope["type"] == "http":
             matched = self.front.match(scope)
             if matched is not None:

@@ -34,7 +34,12 @@ Answer: TypeAlias = tuple[int, bytes, tuple[bytes | memoryview, ...], Sequence[t
 
 
 class Exchange(Protocol):
-    """A server's own short way to read a body that has arrived, and to write a whole answer."""
+    """A server's own short way to read a body that has arrived, and to write a whole answer.
+
+    `passed` is set once the gate has let the request in.
+    """
+
+    passed: bool
 
     def body(self) -> bytes | None:
         """The whole body; None where it has to be received."""
@@ -103,14 +108,14 @@ class Intake:
         self._check_room = check_room
         self._arriving = 0
 
-    def at_hand(self, headers: Mapping[bytes, bytes], exchange: Exchange) -> bytes | None:
+    def at_hand(self, headers: Mapping[bytes, bytes], exchange: Exchange | None) -> bytes | None:
         """A body that has arrived already; None leaves it to `read`.
 
         Raises:
             NdserveError: as for `expect`.
         """
         declared = headers.get(b"content-length")
-        if declared is None:
+        if declared is None or exchange is None:
             return None
         if len(declared) > SMALL_DIGITS:
             self.expect(declared)

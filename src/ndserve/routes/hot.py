@@ -16,7 +16,7 @@ import orjson
 from ndserve import codecs
 from ndserve.codecs.base import Buffer
 from ndserve.codecs.npy import SMALL
-from ndserve.codecs.open_inference import Origin
+from ndserve.codecs.open_inference import OpenInferenceForm, Origin
 from ndserve.engine.groups import PREFIX
 from ndserve.engine.ledger import outputs_of
 from ndserve.engine.status import describe, describe_group
@@ -80,8 +80,13 @@ class HotRoutes:
         if asked.webhook is not None:
             self._check_webhook(asked.webhook.url)
         target = self._service.target(name or options.target or self._default_process, options.version)
-        body = await self._intake.read(call)
-        inputs, request = await self._decode(call, target, body)
+        body: Buffer = self._intake.at_hand(call.headers, call.exchange) or await self._intake.read(call)
+        if b"content-encoding" in call.headers:
+            body = await inflated(body, call.headers[b"content-encoding"], self._intake.max_body_bytes)
+        if codecs.is_cheap(body):
+            inputs, request = self._decode(call, target, body)
+        else:
+            inputs, request = await asyncio.to_thread(self._decode, call, target, body)
         if request is not None:
             options = merged(options, request, target)
             asked = options.task
@@ -105,20 +110,11 @@ class HotRoutes:
                 return 202, _JSON, (_accepted(task),), call.location(task.id), None
         return 202, _JSON, (_queued(task.id),), call.location(task.id), None
 
-    async def _decode(self, call: Call, target: Target, body: Buffer) -> codecs.Decoded:
-        limit = self._intake.max_body_bytes
-        if b"content-encoding" in call.headers:
-            body = await inflated(body, call.headers[b"content-encoding"], limit)
-        decode = partial(
-            codecs.decode,
-            call.content_type,
-            body,
-            target.inputs,
-            limit,
-            json_length=json_length(call.headers),
-            has_batch=target.has_batch,
+    def _decode(self, call: Call, target: Target, body: Buffer) -> codecs.Decoded:
+        length, limit = json_length(call.headers), self._intake.max_body_bytes
+        return codecs.decode(
+            call.content_type, body, target.inputs, limit, json_length=length, has_batch=target.has_batch
         )
-        return decode() if codecs.is_cheap(body) else await asyncio.to_thread(decode)
 
     async def _submit_named(
         self, call: Call, target: Target, inputs: Tensors, options: Options, task_id: str | None
@@ -176,8 +172,9 @@ class HotRoutes:
             headers = RETRY if always else call.location(name)
             return status, _JSON, (_accepted_group(group, TaskState.QUEUED if new else group.state),), headers, None
         outputs = await self._tasks.stacked(group)
-        origin = Origin(group.group.target, group.group.version or "1")
-        form = codecs.encoder(call.accept, outputs, origin, group.group.id)
+        form = codecs.encoder(call.accept, outputs)
+        if isinstance(form, OpenInferenceForm):
+            form = form.of(Origin(group.group.target, group.group.version or "1"), group.group.id)
         payload = await asyncio.to_thread(form.encode, outputs)
         return 200, payload.content_type, payload.chunks, payload.headers, None
 
@@ -254,7 +251,9 @@ async def _outcome(task: Task, call: Call) -> Answer:
         NotAcceptableError: they have no accepted form.
     """
     outputs = outputs_of(task)
-    form = codecs.encoder(call.accept, outputs, Origin(task.key.target, task.key.version or "1"), task.id)
+    form = codecs.encoder(call.accept, outputs)
+    if isinstance(form, OpenInferenceForm):
+        form = form.of(Origin(task.key.target, task.key.version or "1"), task.id)
     cheap = form.cheap or task.output_bytes <= SMALL
     payload = form.encode(outputs) if cheap else await asyncio.to_thread(form.encode, outputs)
     return 200, payload.content_type, payload.chunks, payload.headers, task if task.kept else None
