@@ -76,8 +76,14 @@ async def list_models(service: Service) -> Catalogue:
     targets = list(service.targets)
     models = [_model(service, target.models[0], target) for target in targets if target.kind == "model"]
     broken = [_model(service, info, None) for info in service.targets.broken.values()]
+    withdrawn = [
+        _model(service, target.models[0], target).model_copy(update={"reason": reason})
+        for name, (gone, reason) in service.targets.withdrawn.items()
+        if name not in service.targets.processes
+        for target in gone
+    ]
     return Catalogue(
-        models=sorted([*models, *broken], key=lambda model: (model.name, int(model.version))),
+        models=sorted([*models, *broken, *withdrawn], key=lambda model: (model.name, int(model.version))),
         processes=[_process(target) for target in targets if target.kind == "process"],
     )
 

@@ -92,6 +92,12 @@ def test_a_model_is_unloaded_and_loaded(server: InProcessServer) -> None:
     assert values(post(server, "m", document(FOUR))) == [2, 4, 6, 8]
 
 
+def test_an_unloaded_model_is_still_in_the_catalogue_and_says_why_it_does_not_answer(server: InProcessServer) -> None:
+    done(ask(server, "models/m/unload"))
+    (listed,) = server.http.get("/models/m").json()
+    assert (listed["state"], listed["reason"]) == ("unloaded", "unloaded")
+
+
 def test_a_process_is_unloaded_and_loaded(server: InProcessServer) -> None:
     done(ask(server, "models/identity/unload", {"parameters": {"unload_dependents": False}}))
     refused(post(server, "identity", document()), 503, "unloaded")
