@@ -132,6 +132,9 @@ def write(result: Result, name: str) -> None:
 
 
 def _save(result: Result, file: BinaryIO, *, several: bool) -> None:
+    for array in result.values() if isinstance(result, dict) else (result,):
+        if array.dtype.hasobject:
+            raise UsageError("the result holds texts, which no .npy or .npz file can; leave -o out to see them")
     if not several:
         np.save(file, result, allow_pickle=False)  # type: ignore[arg-type]
         return

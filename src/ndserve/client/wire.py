@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import struct
 import uuid
 import zipfile
 from collections.abc import Mapping
@@ -15,21 +16,27 @@ from urllib.parse import quote, urlencode
 import httpx2 as httpx
 import numpy as np
 
+from ndserve.client import texts
 from ndserve.client.errors import BY_CODE, FAILURES, REFUSALS, ServerError, TaskFailedError, UnexpectedAnswerError
 from ndserve.types import HostArray
 
 Inputs: TypeAlias = Any
-"""One array, or a mapping of arrays by input name; whatever `numpy.asarray` takes is an array."""
+"""One array, or a mapping of arrays by input name; whatever `numpy.asarray` takes is an array, of texts as well."""
 
 Result: TypeAlias = HostArray | dict[str, HostArray]
-"""One array, or a dict by output name where the target has several. Writable, and the caller's own."""
+"""One array, or a dict by output name where the target has several. Writable, and the caller's own.
+
+Texts come as an array of objects, each of them `bytes`.
+"""
 
 DEFAULT_URL = "http://127.0.0.1:8076"
 MAX_CONNECT = 10.0
 EXCERPT = 200
 KEY_VARIABLE = "NDSERVE_API_KEY"
 _KEY = re.compile(r"[A-Za-z0-9._~+/-]+=*")
-_ARRAYS = "application/x-npy, application/x-npz"
+_NPY, _NPZ = "application/x-npy", "application/x-npz"
+_ARRAYS = f"{_NPY}, {_NPZ}, {texts.MEDIA_TYPE};q=0.5"
+"""What a result may be. The last is for texts, which the others cannot hold."""
 _TAGS = re.compile(r"<(script|style)\b.*?</\1>|<[^>]*>", re.DOTALL | re.IGNORECASE)
 
 
@@ -90,8 +97,8 @@ def submission(
     Raises:
         TypeError: an array of Python objects.
     """
-    content, media_type = encode(inputs)
-    headers = {"Content-Type": media_type, "Accept": _ARRAYS, "Idempotency-Key": key or uuid.uuid4().hex}
+    content, form = encode(inputs)
+    headers = {**form, "Accept": _ARRAYS, "Idempotency-Key": key or uuid.uuid4().hex}
     # Never more than was asked for: the rest of a millisecond would be a request of its own.
     url = base + path("tasks", target) + query({**options, "wait": round(wait, 3) or None})
     return Call("POST", url, headers, content, wait)
@@ -103,28 +110,32 @@ def result_of(base: str, task_id: str, wait: float) -> Call:
     return Call("GET", url, {"Accept": _ARRAYS}, wait=wait)
 
 
-def encode(inputs: Inputs) -> tuple[bytes, str]:
-    """A body and its media type: `.npy` for one array, `.npz` for a mapping of them.
+def encode(inputs: Inputs) -> tuple[bytes, dict[str, str]]:
+    """A body and its headers: `.npy` for one array, `.npz` for a mapping of them, and another form with texts.
 
     Raises:
-        TypeError: an array of Python objects, or a mapping that holds none.
+        TypeError: an array of Python objects other than texts, or a mapping that holds none.
     """
     if not isinstance(inputs, Mapping):
-        return _npy(_checked(inputs, "the array")), "application/x-npy"
+        array = _checked(inputs, "the array")
+        return texts.encode({"": array}) if texts.is_text(array) else (_npy(array), {"Content-Type": _NPY})
     if not inputs:
         raise TypeError("a mapping of arrays must hold at least one")
+    arrays = {name: _checked(array, f"input {name!r}") for name, array in inputs.items()}
+    if any(map(texts.is_text, arrays.values())):
+        return texts.encode(arrays)
     body = io.BytesIO()
     # As numpy.savez writes it, which has no place for an input called "file".
     with zipfile.ZipFile(body, "w", zipfile.ZIP_STORED) as archive:
-        for name, array in inputs.items():
-            archive.writestr(f"{name}.npy", _npy(_checked(array, f"input {name!r}")))
-    return body.getvalue(), "application/x-npz"
+        for name, array in arrays.items():
+            archive.writestr(f"{name}.npy", _npy(array))
+    return body.getvalue(), {"Content-Type": _NPZ}
 
 
 def _checked(value: Any, what: str) -> HostArray:
     array: HostArray = np.asarray(value, order="C")
-    if array.dtype.hasobject:
-        raise TypeError(f"{what} holds Python objects, which are never sent; give it a dtype of numbers")
+    if array.dtype.hasobject and not texts.is_text(array):
+        raise TypeError(f"{what} holds Python objects, which are never sent; give it a dtype of numbers, or texts")
     return array
 
 
@@ -142,9 +153,13 @@ def decode(response: httpx.Response) -> Result:
     """
     # From a BytesIO numpy.load copies once, into an array that may be written to.
     try:
+        if response.headers.get("content-type", "").startswith(texts.FAMILY):
+            length = int(response.headers.get(texts.LENGTH_HEADER, len(response.content)))
+            arrays = texts.decode(response.content, length)
+            return arrays if len(arrays) != 1 else next(iter(arrays.values()))
         loaded = np.load(io.BytesIO(response.content), allow_pickle=False)
         return loaded if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded.files}
-    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
+    except (ValueError, OSError, EOFError, KeyError, struct.error, zipfile.BadZipFile) as error:
         raise unexpected(response, f"no arrays ({error})") from None
 
 

@@ -46,18 +46,18 @@ def answer(response: httpx.Response) -> httpx.Response:
     ],
 )
 def test_an_array_is_sent_bit_for_bit(array: np.ndarray) -> None:
-    body, media_type = wire.encode(array)
+    body, headers = wire.encode(array)
     loaded = np.load(io.BytesIO(body), allow_pickle=False)
-    assert media_type == "application/x-npy"
+    assert headers == {"Content-Type": "application/x-npy"}
     assert loaded.dtype == array.dtype
     np.testing.assert_array_equal(loaded, array)
     assert loaded.flags.c_contiguous
 
 
 def test_a_mapping_is_sent_as_npz_whatever_the_names_are() -> None:
-    body, media_type = wire.encode({"file": [1, 2], "b": np.float32(3)})
+    body, headers = wire.encode({"file": [1, 2], "b": np.float32(3)})
     loaded = np.load(io.BytesIO(body), allow_pickle=False)
-    assert media_type == "application/x-npz"
+    assert headers == {"Content-Type": "application/x-npz"}
     assert {name: loaded[name].tolist() for name in loaded.files} == {"file": [1, 2], "b": 3.0}
 
 
