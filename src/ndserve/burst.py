@@ -8,6 +8,7 @@ waits for the end of the loop's turn: head and body leave together, and one answ
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeAlias, cast
 
@@ -20,8 +21,17 @@ from ndserve.routes.front import EXCHANGE
 
 Header: TypeAlias = tuple[bytes, bytes]
 
+logger = logging.getLogger(__name__)
+
 JOINED = 64 * 1024
 """Up to this size an answer is held and joined; what is larger is cheaper to write apart."""
+
+
+_BODY_HEADERS = (b"content-length", b"transfer-encoding")
+
+
+class UpgradeWithBodyError(Exception):
+    """Ends the parsing of a connection."""
 
 
 class Burst:
@@ -45,7 +55,10 @@ class Burst:
     def _flush(self) -> None:
         transports, self._transports = self._transports, []
         for transport in transports:
-            transport.flush()
+            try:
+                transport.flush()
+            except Exception:  # of one connection; the others are still to be written to
+                logger.exception("a connection could not be written to")
 
 
 class BurstTransport:
@@ -59,6 +72,8 @@ class BurstTransport:
         self.get_extra_info = transport.get_extra_info
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
+        if self._transport.is_closing():
+            return
         held = self._held
         if len(held) + len(data) > JOINED:
             # Straight on, so that the transport says when the client is too slow.
@@ -76,8 +91,8 @@ class BurstTransport:
 
     def flush(self) -> None:
         """Write what is held; nothing where that has happened already."""
-        if self._held:
-            held, self._held = self._held, b""
+        held, self._held = self._held, b""
+        if held and not self._transport.is_closing():  # uvloop takes no writes to a connection that was reset
             self._transport.write(held)
 
     def __getattr__(self, name: str) -> Any:
@@ -104,6 +119,7 @@ class Exchange:
         if cycle.more_body or cycle.disconnected or cycle.waiting_for_100_continue:
             return None
         cycle.message_event.clear()
+        cycle.flow.resume_reading()  # which a large body has paused: a hang-up must be seen
         return bytes(cycle.body)
 
     def answer(
@@ -115,6 +131,7 @@ class Exchange:
         if (
             cycle.response_started
             or cycle.disconnected
+            or cycle.transport.is_closing()
             or not cycle.keep_alive
             or cycle.access_log
             or length > JOINED
@@ -156,6 +173,9 @@ class BurstProtocol(HttpToolsProtocol):
     _idle_since: float | None = None
     """When the last answer left, while no request has come since; by the loop's clock."""
 
+    _running: RequestResponseCycle | None = None
+    """The request that is being answered; behind it others may have come."""
+
     _next: tuple[RequestResponseCycle, ASGI3Application] | None = None
     _starting = False
 
@@ -164,10 +184,21 @@ class BurstProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
+        if self._running is not None and not self._running.response_complete:
+            self._running.disconnected = True
+            self._running.message_event.set()
         if self.timeout_keep_alive_task is not None:
             self.timeout_keep_alive_task.cancel()
         if self.when_gone is not None:
             self.when_gone()
+
+    def on_headers_complete(self) -> None:
+        if self.parser.should_upgrade() and any(name in _BODY_HEADERS for name, _ in self.headers):
+            # The parser takes no body of a request that asks for another protocol, and would take it for the next
+            # request; HTTP/2 in cleartext is asked for so. Without the wish it is an ordinary request.
+            self.send_400_response("Upgrade is not supported on a request with a body; send it as plain HTTP/1.1")
+            raise UpgradeWithBodyError
+        super().on_headers_complete()
 
     def data_received(self, data: bytes) -> None:
         # A request begins only when all of the data has been read: then its body has mostly arrived.
@@ -197,6 +228,7 @@ class BurstProtocol(HttpToolsProtocol):
         try:
             while self._next is not None:
                 (cycle, app), self._next = self._next, None
+                self._running = cycle
                 exchange = Exchange(cycle, self)
                 if app is not self.app or not self.begin(cast(Scope, cycle.scope), exchange):
                     cycle.scope[EXCHANGE] = exchange  # type: ignore[literal-required]

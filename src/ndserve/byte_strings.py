@@ -15,6 +15,9 @@ import numpy as np
 
 from ndserve.types import HostArray
 
+MAX_TEXTS = 2**20
+"""Texts that one array of a client may hold: each is an object of Python's, however short it is."""
+
 _LENGTH = struct.Struct("<I")
 
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import random
@@ -30,6 +31,7 @@ from ndserve.engine.tasks import Tasks
 from ndserve.errors import InvalidParameterError, NdserveError, StartupError
 from ndserve.model_cache import repository
 from ndserve.model_cache.cache import ModelCache
+from ndserve.model_cache.sent import remove_left_over
 from ndserve.model_cache.session import Session, check_runtime
 from ndserve.model_info import ModelInfo
 from ndserve.processes.base import Process, builtin_processes, load_processes
@@ -224,6 +226,7 @@ async def _lifespan(
     drain_seconds: float,
 ) -> AsyncIterator[None]:
     try:
+        await asyncio.to_thread(remove_left_over)
         await service.start(preload)
         if courier is not None:
             courier.start(service.store.outbox)

@@ -38,7 +38,8 @@ class ModelInfo:
     """One version of a model as it lies on disk. `nbytes` counts the file and its external data.
 
     `problem` says why it cannot be served; it is empty for a model that looks right. `stamp` tells whether its files
-    have changed, and `revision` which of several that the server has had under this name and version it is.
+    have changed, and `revision` which of several that the server has had under this name and version it is. `change`
+    names what a client has changed about it; it is empty for a model as it lies in the repository.
     """
 
     name: str
@@ -51,6 +52,7 @@ class ModelInfo:
     problem: str = ""
     stamp: tuple[int, ...] = field(default=(), compare=False)
     revision: int = 0
+    change: str = ""
 
     @property
     def key(self) -> ModelKey:

@@ -297,11 +297,15 @@ class Batch:
         return Batch(self.key, self.tasks[:middle]), Batch(self.key, self.tasks[middle:])
 
 
+TEXT_BYTES = 48
+"""A `bytes` object without its bytes, and the place in the array that points to it."""
+
+
 def total_bytes(tensors: Tensors) -> int:
-    """What the arrays take: of texts their bytes, and four more for the length of each."""
+    """What the arrays take: of texts their bytes, and what Python takes for each."""
     total = 0
     for array in tensors.values():
-        total += sum([4 + len(text) for text in array.flat]) if array.dtype.hasobject else array.nbytes
+        total += sum(map(len, array.flat)) + TEXT_BYTES * array.size if array.dtype.hasobject else array.nbytes
     return total
 
 

@@ -54,6 +54,28 @@ def test_the_answers_of_several_connections_leave_in_the_order_of_their_heads() 
     assert asyncio.run(main()) == [b"11", b"2", b"3"]
 
 
+def test_a_connection_that_cannot_be_written_to_holds_up_no_other() -> None:
+    class Broken(Wire):
+        def write(self, data: bytes | bytearray | memoryview) -> None:
+            raise RuntimeError("the handler is closed")
+
+    async def main() -> list[bytes]:
+        log: list[bytes] = []
+        burst = Burst()
+        gone = Wire(log)
+        broken, closed, live = (BurstTransport(wire, burst) for wire in (Broken(log), gone, Wire(log)))
+        for transport in (broken, closed, live):
+            transport.write(b"one")
+        gone.closed = True
+        await asyncio.sleep(0)
+        for transport in (broken, closed, live):
+            transport.write(b"two")
+        await asyncio.sleep(0)
+        return log
+
+    assert asyncio.run(main()) == [b"one", b"two"]
+
+
 def test_a_large_body_is_written_at_once_behind_its_head() -> None:
     async def main() -> list[bytes]:
         log: list[bytes] = []

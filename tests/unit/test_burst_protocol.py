@@ -84,9 +84,9 @@ def test_a_connection_that_is_to_end_ends_behind_the_answer(request_bytes: bytes
 
 def test_an_answer_to_head_has_no_body() -> None:
     async def test(client: Connection) -> None:
-        for path in (b"/v2/models/identity/infer", b"/v2/health/live", b"/health"):
+        for path, status in ((b"/v2/models/identity/infer", 405), (b"/v2/health/live", 200), (b"/health", 200)):
             client.send(b"HEAD %b HTTP/1.1\r\nHost: test\r\n\r\n" % path + GET)
-            assert (await client.answer(has_body=False)).status == 405
+            assert (await client.answer(has_body=False)).status == status
             assert (await client.answer()).body == b'{"live":true}'
 
     over_a_socket(test)
@@ -242,6 +242,45 @@ def test_a_client_that_hangs_up_takes_its_task_along(headers: str) -> None:
             assert server.service.ledger.live == {}
 
     run(main())
+
+
+def test_a_hang_up_is_seen_behind_a_large_body_and_behind_a_pipelined_request() -> None:
+    async def main() -> None:
+        async with listening() as (server, gate):
+            for data in (inference(1, "held", headers="X-Pad: " + "x" * 60_000 + "\r\n"), inference(1, "held") + GET):
+                async with server.connected() as client:
+                    task = await held(server, client, data)
+                    ended = server.service.waiters.add(task.id)
+                assert await ended
+                assert task.state is TaskState.CANCELLED
+            gate.open()
+
+    run(main())
+
+
+def test_a_length_that_no_number_has_costs_nobody_else_an_answer() -> None:
+    async def test(client: Connection) -> None:
+        good = inference(3)
+        length = re.search(rb"Content-Length: (\d+)", good)
+        assert length is not None
+        evil = good.replace(length[0], b"Content-Length: " + b"0" * 5000 + length[1])
+        client.send(good + evil + good)
+        assert (await client.answer()).value == 3
+        assert (await client.answer()).status == 400
+        assert (await client.answer()).value == 3
+
+    over_a_socket(test)
+
+
+def test_a_request_that_asks_for_another_protocol_with_a_body_is_refused_and_nothing_is_read_behind_it() -> None:
+    async def test(client: Connection) -> None:
+        client.send(inference(1, headers="Connection: Upgrade\r\nUpgrade: h2c\r\n") + GET)
+        answer = await client.answer()
+        assert answer.status == 400
+        assert b"Upgrade" in answer.body
+        assert await client.rest() == b""
+
+    over_a_socket(test)
 
 
 def test_a_client_that_hangs_up_after_its_answer_cancels_nothing() -> None:

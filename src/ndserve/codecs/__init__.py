@@ -32,6 +32,8 @@ FORMS: tuple[Form, ...] = (*CODECS, OpenInferenceForm(binary=True), OpenInferenc
 # What clients send when nobody told them the type: curl's --data-binary claims the last one.
 _SNIFFED = {"", "application/octet-stream", "application/x-www-form-urlencoded"}
 
+LONGEST_ACCEPT = 4096
+
 # What a client accepts that takes any of our forms, the most specific first.
 _ANY_FORM = ("application/octet-stream", "application/*", "*/*")
 
@@ -85,6 +87,8 @@ def encoder(accept: str, outputs: Tensors) -> Form:
     Raises:
         NotAcceptableError: no form that can hold these outputs is accepted.
     """
+    if len(accept) > LONGEST_ACCEPT:
+        raise NotAcceptableError(f"the Accept header has {len(accept)} characters; at most {LONGEST_ACCEPT} are read")
     for form in _accepted(accept):
         if form.holds(outputs):
             return form

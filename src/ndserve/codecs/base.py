@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 
+from ndserve.byte_strings import MAX_TEXTS
 from ndserve.dtypes import NARROW, PLAIN
 from ndserve.errors import BodyTooLargeError, InvalidInputError, MalformedBodyError, NotAcceptableError
 from ndserve.types import Tensors, TensorSpec
@@ -124,6 +125,16 @@ def checked_shape(shape: Sequence[object]) -> tuple[int, ...]:
     if math.prod(axis or 1 for axis in axes) > _MAX_ITEMS:
         raise MalformedBodyError("the shape is larger than any memory")
     return tuple(axes)
+
+
+def check_texts(count: int) -> None:
+    """Refuse an array of too many texts.
+
+    Raises:
+        BodyTooLargeError: there are more than `byte_strings.MAX_TEXTS`.
+    """
+    if count > MAX_TEXTS:
+        raise BodyTooLargeError(f"the array has {count} texts; at most {MAX_TEXTS} are taken", limit=MAX_TEXTS)
 
 
 def checked_dtype(name: object) -> np.dtype[Any]:

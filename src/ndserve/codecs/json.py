@@ -30,6 +30,7 @@ from ndserve.codecs.base import (
     Buffer,
     Payload,
     blaming,
+    check_texts,
     checked_dtype,
     checked_shape,
     excerpt,
@@ -185,6 +186,7 @@ def _to_narrow(objects: HostArray, dtype: np.dtype[Any]) -> HostArray:
 def _to_texts(objects: HostArray, types: set[type], budget: Budget) -> HostArray:
     if not types <= {str}:
         raise InvalidInputError("the input takes texts, and the lists are ragged or hold something else than strings")
+    check_texts(objects.size)
     texts = byte_strings.encoded(objects)
     budget.take(sum([4 + len(text) for text in texts.flat]))
     return texts

@@ -108,7 +108,7 @@ def _plan(target: Target, form: Form) -> Plan:
         _check_shape(target, spec, shapes[spec.name], shape)
     rows = _rows(target, shapes)
     signature = tuple((spec.name, dtype, shapes[spec.name][1:]) for spec, dtype, _ in kinds)
-    key = BatchKey(target.name, target.version, tuple(target.parameters.items()), signature, target.revision)
+    key = BatchKey(target.name, target.label, tuple(target.parameters.items()), signature, target.revision)
     return Plan(key, tuple(names.items()), rows, single)
 
 

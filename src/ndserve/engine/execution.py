@@ -52,6 +52,8 @@ def execute(
     inferred = monotonic_ns()
     on_host = {name: device.to_host(array) for name, array in outputs.items()}
     for name, array in on_host.items():
+        if target.process is not None:
+            on_host[name] = array = _own(array, outputs[name])
         if array.dtype.kind in _MORE_THAN_NUMBERS:
             on_host[name] = _told(target, name, array)
     results = batch.split(on_host)
@@ -77,6 +79,13 @@ def _sent(device: Device, parts: list[HostArray]) -> Array:
         texts.flags.writeable = False  # as `CpuDevice.to_device` has it
         return texts
     return device.to_device([carried(part) for part in parts] if is_narrow(dtype) else parts)
+
+
+def _own(array: HostArray, output: Array) -> HostArray:
+    """A process's output as nobody else has it: the process may keep its array, and write to it at the next call."""
+    if not array.dtype.isnative:
+        return array.astype(array.dtype.newbyteorder("="))
+    return array.copy() if array is output else array
 
 
 def _told(target: Target, name: str, array: HostArray) -> HostArray:

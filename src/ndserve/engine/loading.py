@@ -81,6 +81,12 @@ class Loading:
             self._turned.clear()
             await self._turned.wait()
 
+    def forget(self, target: Target) -> None:
+        """Drop what is known of a target that is gone."""
+        self._loads.pop(target.key, None)
+        self._running.pop(target.key, None)
+        self._served.discard(target.key)
+
     def look_again(self) -> None:
         """Note that a task has left its queue other than in a batch."""
         self._turned.set()

@@ -7,7 +7,6 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 from ndserve.engine.once import Once
@@ -15,7 +14,7 @@ from ndserve.engine.service import InferenceService
 from ndserve.engine.targets import Target, TargetKey
 from ndserve.errors import InvalidInputError, ModelLoadError, StartupError
 from ndserve.model_cache import repository
-from ndserve.model_cache.sent import write_files
+from ndserve.model_cache.sent import SentFolder, write_files
 from ndserve.model_info import ModelInfo, ModelOptions
 from ndserve.types import NAME
 
@@ -37,11 +36,12 @@ class Change(NamedTuple):
     """How a model is to differ from what lies in the repository.
 
     `options` gives a version's options instead of those of its `model.toml`; `files` are the model's own, by their
-    paths in its folder, instead of those in the repository.
+    paths in its folder, instead of those in the repository. `mark` tells the change from others.
     """
 
     options: Callable[[ModelInfo], ModelOptions] | None = None
     files: Mapping[str, bytes] | None = None
+    mark: str = ""
 
 
 UNCHANGED = Change()
@@ -57,13 +57,14 @@ class Management:
         self._root = root
         self._once = Once()
         self._loading: set[str] = set()
-        self._folders: dict[str, TemporaryDirectory[str]] = {}
-        self._retiring: dict[asyncio.Task[None], tuple[list[Target], TemporaryDirectory[str] | None]] = {}
+        self._folders: dict[str, SentFolder] = {}
+        self._retiring: dict[asyncio.Task[None], list[Target]] = {}
+        self._leaving: list[tuple[SentFolder, list[ModelInfo]]] = []  # and the models that lie in them
 
     async def index(self) -> list[Entry]:
         """Everything that is served, was served, or could be loaded, by name and version."""
         entries = [Entry(target.name, target.version or "1", READY) for target in self._targets]
-        leaving = {target.key for targets, _ in self._retiring.values() for target in targets}
+        leaving = {target.key for targets in self._retiring.values() for target in targets}
         entries += [
             Entry(target.name, target.version or "1", self._state(target, leaving), withdrawn.reason)
             for withdrawn in self._targets.withdrawn.values()
@@ -72,11 +73,11 @@ class Management:
         entries += [Entry(i.name, i.version, UNAVAILABLE, i.problem) for i in self._targets.broken.values()]
         known = {entry.name for entry in entries}
         if self._root is not None:
-            entries += [Entry(n) for n in await asyncio.to_thread(repository.names, self._root) if n not in known]
+            entries += [Entry(n) for n in await asyncio.to_thread(_names, self._root) if n not in known]
         return sorted(entries, key=lambda entry: (entry.name, int(entry.version or 0)))
 
     async def load(self, name: str, change: Change = UNCHANGED) -> None:
-        """Load a model's newest version, and have the versions that lie in the repository now answer to its name.
+        """Load a model's newest version that can be, and have those that lie in the repository now answer to its name.
 
         What is served stays until the new version is there, and stays if that fails. Tasks that were admitted before
         run on what they were admitted to.
@@ -119,12 +120,10 @@ class Management:
 
     async def close(self) -> None:
         """Stop waiting for what is left, and remove the files that clients have sent."""
-        # Also those of the jobs: one that is cancelled before it has begun removes nothing.
-        folders = [*self._folders.values(), *(folder for _, folder in self._retiring.values() if folder is not None)]
         for job in self._retiring:
             job.cancel()
         await asyncio.gather(*self._retiring, return_exceptions=True)
-        for folder in folders:
+        for folder in (*self._folders.values(), *(folder for folder, _ in self._leaving)):
             await asyncio.to_thread(folder.cleanup)
 
     async def _load_process(self, name: str, change: Change) -> None:
@@ -164,30 +163,34 @@ class Management:
                 self._service.cache.drop(info)
             raise
 
-    def _retire(self, targets: list[Target], folder: TemporaryDirectory[str] | None) -> None:
-        job = asyncio.create_task(self._let_go(targets, folder))
-        self._retiring[job] = targets, folder  # the loop alone would not keep it alive
+    def _retire(self, targets: list[Target], folder: SentFolder | None) -> None:
+        if folder is not None:
+            self._leaving.append((folder, [info for target in targets for info in target.models]))
+        job = asyncio.create_task(self._let_go(targets))
+        self._retiring[job] = targets  # the loop alone would not keep it alive
         job.add_done_callback(self._retiring.pop)
 
-    async def _let_go(self, targets: list[Target], folder: TemporaryDirectory[str] | None) -> None:
-        """Forget targets once no task of theirs is left, and the models that no other target has."""
-        try:
-            for target in targets:
-                await self._service.worker.loading.left(target)
-                self._targets.forget(target)
-            for info in {info.key: info for target in targets for info in target.models}.values():
-                if not self._targets.uses(info):
-                    self._service.cache.drop(info)
-        finally:
-            if folder is not None:
-                await asyncio.to_thread(folder.cleanup)
+    async def _let_go(self, targets: list[Target]) -> None:
+        """Forget targets once no task of theirs is left, and the models and folders that no other target has."""
+        loading = self._service.worker.loading
+        for target in targets:
+            await loading.left(target)
+            self._targets.forget(target)
+            loading.forget(target)
+        for info in {info.key: info for target in targets for info in target.models}.values():
+            if not self._targets.uses(info):
+                self._service.cache.drop(info)
+        for entry in [entry for entry in self._leaving if not any(map(self._targets.uses, entry[1]))]:
+            await asyncio.to_thread(entry[0].cleanup)
+            if entry in self._leaving:
+                self._leaving.remove(entry)
 
     def _state(self, target: Target, leaving: set[TargetKey]) -> str:
         """The state of what cannot be found."""
         return LOADING if target.name in self._loading else UNLOADING if target.key in leaving else UNAVAILABLE
 
 
-def _read(root: Path | None, name: str, change: Change) -> tuple[list[ModelInfo], TemporaryDirectory[str] | None]:
+def _read(root: Path | None, name: str, change: Change) -> tuple[list[ModelInfo], SentFolder | None]:
     """The model's versions as they are to be, and the folder of the files that were sent for it.
 
     Raises:
@@ -196,13 +199,16 @@ def _read(root: Path | None, name: str, change: Change) -> tuple[list[ModelInfo]
     """
     folder = None if change.files is None else write_files(name, change.files)
     try:
-        place = root if folder is None else Path(folder.name)
+        place = root if folder is None else folder.path
         infos = [] if place is None else _scan(place, name)
         if not infos:
             where = "the model repository" if folder is None else "the files that were sent"
             raise ModelLoadError(f"{where} has no {name}/VERSION/{repository.MODEL_FILE}")
         if change.options is not None:
-            infos = [info if info.problem else replace(info, options=change.options(info)) for info in infos]
+            infos = [
+                info if info.problem else replace(info, options=change.options(info), change=change.mark)
+                for info in infos
+            ]
     except BaseException:
         if folder is not None:
             folder.cleanup()
@@ -210,9 +216,19 @@ def _read(root: Path | None, name: str, change: Change) -> tuple[list[ModelInfo]
     return infos, folder
 
 
+def _names(root: Path) -> list[str]:
+    try:
+        return repository.names(root)
+    except OSError as error:
+        logger.error("the model repository cannot be read: %s", error)
+        return []
+
+
 def _scan(place: Path, name: str) -> list[ModelInfo]:
     try:
         return repository.scan(place, name)
+    except OSError as error:
+        raise ModelLoadError(f"the model repository cannot be read: {error.strerror}") from None
     except StartupError:  # its message is for the operator, and names files
         raise ModelLoadError(f"one version of {name!r} lies in the model repository twice; remove one") from None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ndserve.engine.admission import admit
 from ndserve.engine.deadlines import overdue
 from ndserve.engine.targets import Targets
-from ndserve.errors import InterruptedTaskError, NdserveError, StoreUnavailableError
+from ndserve.errors import InterruptedTaskError, NdserveError, StoreUnavailableError, UnavailableError
 from ndserve.types import Outcome, Task, TaskState
 
 
@@ -24,7 +24,13 @@ def resume(task: Task, targets: Targets, now: float, max_attempts: int) -> Outco
             )
         if not task.inputs:
             raise StoreUnavailableError("the stored inputs of the task are damaged")
-        target = targets.find(task.key.target, task.key.version or None)
+        version, _, change = task.key.version.partition("+")
+        target = targets.find(task.key.target, version or None)
+        if target.label.partition("+")[2] != change:
+            raise UnavailableError(
+                f"the task was accepted for {task.key.target!r} as a client had changed it, or before one did"
+                f" ({task.key.version or 'no version'!r}, now {target.label or 'no version'!r}); submit it again"
+            )
         posted = {name: array[0, ...] if task.single else array for name, array in task.inputs.items()}
         admitted = admit(target, posted, dict(task.key.parameters))
     except NdserveError as error:

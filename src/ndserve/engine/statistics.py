@@ -66,14 +66,17 @@ class Statistics:
     output_ns: int = 0
     batches: dict[int, BatchStatistics] = field(default_factory=dict)
 
-    def ran(self, tasks: Sequence[Task], rows: int, spans: Spans, now: float) -> None:
-        """Count a batch whose tasks succeed now; those among them that have ended before are not counted."""
-        count, waited, took = 0, 0.0, 0.0
+    def ran(self, tasks: Sequence[Task], spans: Spans, now: float) -> None:
+        """Count a batch whose tasks succeed now, as if those among them that have ended before had not been there."""
+        count, rows, waited, took = 0, 0, 0.0, 0.0
         for task in tasks:
             if task.live:
                 count += 1
+                rows += task.rows
                 took += now - task.created
                 waited += (task.started or now) - task.created - task.load_seconds
+        if not count:
+            return
         self.last = now
         self.executions += 1
         self.inferences += rows

@@ -38,9 +38,10 @@ class Target:
     """One version of a model, or a process.
 
     `stacks` says that axis 0 of every input and output is the batch axis; `batching` whether tasks may share it.
-    `plans` is the memory of `admission.admit`. `revision` tells apart what has had this name and version.
-    `forgotten` says that it takes no tasks any more. `specified` says that all inputs have shapes, and `takes_rows`
-    that axis 0 is free in all of them.
+    `plans` is the memory of `admission.admit`. `revision` tells apart what has had this name and version. `label` is
+    the version and, behind a `+`, what clients have changed about the models, if they have: it goes with stored tasks,
+    and what it names is gone with the process. `forgotten` says that it takes no tasks any more. `specified` says that
+    all inputs have shapes, `takes_rows` that axis 0 is free in all of them, and `plain` that they are numbers.
     """
 
     name: str
@@ -59,18 +60,23 @@ class Target:
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
     revision: int = 0
     forgotten: bool = False
+    label: str = field(init=False)
     specified: bool = field(init=False)
     takes_rows: bool = field(init=False)
+    plain: bool = field(init=False)
     plans: dict[Form, Plan] = field(default_factory=dict)
     statistics: Statistics = field(default_factory=Statistics)
 
     def __post_init__(self) -> None:
+        changes = [info.change for info in self.models if info.change]
+        self.label = f"{self.version}+{'-'.join(changes)}" if changes else self.version
         self.specified = all(spec.shape is not None for spec in self.inputs)
+        self.plain = all(spec.dtype is not None and not spec.dtype.hasobject for spec in self.inputs)
         self.takes_rows = all(spec.shape and spec.shape[0] is None for spec in self.inputs)
 
     @property
     def key(self) -> TargetKey:
-        return self.name, self.version, self.revision
+        return self.name, self.label, self.revision
 
     @property
     def has_batch(self) -> bool:

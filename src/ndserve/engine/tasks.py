@@ -22,7 +22,7 @@ from ndserve.errors import (
     UnknownTaskError,
 )
 from ndserve.stores.base import Gone, Group, Holder, Query, fits
-from ndserve.types import DEFAULT_OPTIONS, LIVE, Parameter, Task, TaskOptions, TaskState, Tensors
+from ndserve.types import DEFAULT_OPTIONS, LIVE, Parameter, Task, TaskOptions, TaskState, Tensors, total_bytes
 
 DELETED = Gone("its result was deleted")
 
@@ -99,6 +99,8 @@ class Tasks:
         """
         if isinstance(target, str):
             target = self.service.target(target)
+        length = max((len(array) for array in inputs.values() if array.ndim), default=1)
+        self.service.check_room(total_bytes(inputs), length)  # before so many items are made
         items = split_items(inputs)
         now = self.service.clock()
         group = new_group(self._ids.next(now), target, len(items), now, options)

@@ -238,7 +238,7 @@ class Worker:
             outcomes = [(batch.tasks[0], TaskState.FAILED, None, failure_of(target, error))]
         self._pump()  # the device first; the callers are served while it works
         if executed is not None and batch.tasks:
-            target.statistics.ran(batch.tasks, batch.rows, executed.spans, self._clock())
+            target.statistics.ran(batch.tasks, executed.spans, self._clock())
         if outcomes:
             self._report.settle(outcomes)
 

@@ -7,6 +7,7 @@ axis 0 is points, recurrent state `[layers, batch, n]` exported with every axis 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -68,8 +69,7 @@ def _axis_0(spec: TensorSpec) -> int | None:
 def at_load(run: Run, info: ModelInfo) -> Batching:
     """Probe with random inputs; stays `untested` where other axes than 0 are free, for texts, or where none suit."""
     verdict = before_loading(info)
-    random = all(spec.dtype != TEXT and spec.shape is not None and None not in spec.shape[1:] for spec in info.inputs)
-    if verdict.mode == "off" or not random:
+    if verdict.mode == "off" or not all(map(_is_random, info.inputs)):
         return verdict
     generator = np.random.default_rng(0)
     # Two rounds do for real numbers; integers, such as the number of a class, and floats of a byte agree by chance.
@@ -85,8 +85,10 @@ def at_load(run: Run, info: ModelInfo) -> Batching:
     return ON if held else verdict
 
 
-def with_request(run: Run, inputs: Tensors, outputs: Sequence[TensorSpec] = ()) -> Batching:
+def with_request(run: Run, inputs: Tensors, outputs: Sequence[TensorSpec] = ()) -> Batching | None:
     """Probe with the first row of a real request and a perturbed copy of it; may stay `untested`.
+
+    None where the request has nothing to perturb: it is constant or empty, and says nothing of the model.
 
     `outputs` are the model's specs, which tell the bits of narrow floats from integers.
     """
@@ -94,7 +96,7 @@ def with_request(run: Run, inputs: Tensors, outputs: Sequence[TensorSpec] = ()) 
     first = {name: array[:1] for name, array in inputs.items()}
     second = {name: _perturbed(generator, array) for name, array in first.items()}
     if all(np.array_equal(first[name], second[name]) for name in first):
-        return Batching("untested", "the requests so far were constant, which cannot tell")
+        return None
     return _compare(run, first, second, outputs)
 
 
@@ -148,6 +150,17 @@ def _difference(actual: HostArray, expected: HostArray) -> str | None:
     return f"by more than {bound:.3g}"
 
 
+def _is_random(spec: TensorSpec) -> bool:
+    """Whether a random row can be made: all its axes are known, and no larger than any memory."""
+    if spec.dtype == TEXT or spec.shape is None or None in spec.shape[1:]:
+        return False
+    return math.prod(axis or 1 for axis in spec.shape[1:]) <= MAX_RANDOM
+
+
+MAX_RANDOM = 2**26
+"""Elements of a row up to which the probe makes up its own."""
+
+
 def _random(generator: np.random.Generator, spec: TensorSpec, scale: float) -> HostArray:
     """One row for that spec: normal floats, or the integers 0 and 1, which are valid indices nearly everywhere."""
     assert spec.dtype is not None
@@ -164,7 +177,8 @@ def _perturbed(generator: np.random.Generator, array: HostArray) -> HostArray:
 
     Floats are also moved a little, and texts turned around: often there is but one.
     """
-    values = generator.permutation(array.reshape(-1)).reshape(array.shape)
+    # A copy, because NumPy shuffles an empty array where it is.
+    values = generator.permutation(array.reshape(-1).copy()).reshape(array.shape)
     if is_float(values.dtype):
         moved = widened(values) * generator.uniform(0.9, 1.1, values.shape)
         return _clipped(moved, array.dtype) if is_narrow(array.dtype) else moved.astype(array.dtype)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import mmap
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -64,6 +64,12 @@ _MAX_DEPTH = 100
 
 _SHORT = 4096
 """Bytes that are searched faster than walked. Most nodes are shorter; most weights are longer and stay unread."""
+
+
+_NOTHING = memoryview(b"")
+
+T = TypeVar("T")
+D = TypeVar("D")
 
 
 class Signature(NamedTuple):
@@ -163,14 +169,19 @@ def _all(message: memoryview, number: int) -> Iterator[memoryview]:
 
 
 def _text(message: memoryview, number: int) -> str:
-    return next((bytes(value).decode() for value in _all(message, number)), "")
+    return bytes(_last(_all(message, number), _NOTHING)).decode()
 
 
 def _integer(message: memoryview, number: int) -> int | None:
-    return next((value.number for found, value in _fields(message) if found == number), None)
+    return _last((value.number for found, value in _fields(message) if found == number), None)
 
 
-_NOTHING = memoryview(b"")
+def _last(values: Iterator[T], default: D) -> T | D:
+    """The last one counts where a field comes twice, as protobuf has it."""
+    last: T | D = default
+    for value in values:
+        last = value
+    return last
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, _Value]]:

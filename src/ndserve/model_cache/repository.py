@@ -20,6 +20,7 @@ from ndserve.types import NAME
 
 MODEL_FILE = "model.onnx"
 OPTIONS_FILE = "model.toml"
+MAX_BATCH = 1_000_000
 
 
 def scan(root: Path, only: str | None = None) -> list[ModelInfo]:
@@ -64,26 +65,32 @@ def _read(name: str, version: str, path: Path, options_path: Path) -> ModelInfo:
     signature, options, nbytes, problem = Signature((), (), frozenset()), ModelOptions(), 0, ""
     stamp: tuple[int, ...] = ()
     try:
-        stamp = _stamp(path) + (_stamp(options_path) if options_path.is_file() else ())
+        stamp = stamp_of(path) + (stamp_of(options_path) if options_path.is_file() else ())
         options = read_options(options_path)
         signature = read_signature(path)
-        nbytes = path.stat().st_size + sum(_external_sizes(path, signature))
+        external = [stamp_of(file) for file in _external_files(path, signature)]
+        stamp += tuple(number for each in external for number in each)
+        nbytes = path.stat().st_size + sum(size for _, size, _ in external)
     except (ModelLoadError, OSError) as error:
         problem = error.message if isinstance(error, ModelLoadError) else str(error.strerror)
     return ModelInfo(name, version, path, nbytes, signature.inputs, signature.outputs, options, problem, stamp)
 
 
-def _stamp(path: Path) -> tuple[int, ...]:
+STAMP = 3
+"""The numbers that `stamp_of` gives."""
+
+
+def stamp_of(path: Path) -> tuple[int, ...]:
     """What a file system changes when a file's content does."""
     status = path.stat()
     return status.st_mtime_ns, status.st_size, status.st_ino
 
 
-def _external_sizes(path: Path, signature: Signature) -> Iterator[int]:
-    for location in signature.external:
+def _external_files(path: Path, signature: Signature) -> Iterator[Path]:
+    for location in sorted(signature.external):
         file = _inside(path, location)
         if file.is_file():
-            yield file.stat().st_size
+            yield file
 
 
 def _inside(path: Path, location: str) -> Path:
@@ -111,7 +118,7 @@ def read_options(path: Path) -> ModelOptions:
         return ModelOptions()
     try:
         values = tomllib.loads(path.read_text())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # no UTF-8, no TOML, a number of 5,000 digits, nested too deep
         raise ModelLoadError(f"{path.name} is not TOML: {error}") from None
     known = [field.name for field in fields(ModelOptions)]
     for key, value in values.items():
@@ -126,7 +133,7 @@ def _fits(key: str, value: Any) -> bool:
     number = isinstance(value, int | float) and not isinstance(value, bool)
     match key:
         case "max_batch_size":
-            return isinstance(value, int) and number and value >= 1
+            return isinstance(value, int) and number and 1 <= value <= MAX_BATCH
         case "max_wait_ms":
             return number and 0 <= value <= 60_000
         case "batching":

@@ -6,17 +6,52 @@ plain names alone, and every file is new in a folder that is new.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import os
 import re
+import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 from ndserve.errors import InvalidInputError, StoreFullError
 
+PREFIX = "ndserve-model-"
+LOCK = ".lock"
 MAX_FILES = 256
 MAX_DEPTH = 8
 
 _PART = re.compile(r"(?!\.)[A-Za-z0-9._-]{1,255}")
+
+
+class SentFolder:
+    """A temporary folder, locked for as long as its process lives, so that the next one can tell what is left over."""
+
+    def __init__(self) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix=PREFIX, ignore_cleanup_errors=True)
+        self.path = Path(self._folder.name)
+        self._lock = os.open(self.path / LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+
+    def cleanup(self) -> None:
+        """Remove it with all that is in it; a second call does nothing."""
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+        self._folder.cleanup()
+
+
+def remove_left_over() -> None:
+    """Remove the folders of processes that were killed."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+        with contextlib.suppress(OSError):  # another process is removing it, or it is another user's
+            lock = os.open(folder / LOCK, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder, ignore_errors=True)
+            finally:
+                os.close(lock)
 
 
 def check_path(path: str) -> None:
@@ -33,7 +68,7 @@ def check_path(path: str) -> None:
         )
 
 
-def write_files(name: str, files: Mapping[str, bytes]) -> tempfile.TemporaryDirectory[str]:
+def write_files(name: str, files: Mapping[str, bytes]) -> SentFolder:
     """The folder that holds the model `name` made of `files`; it goes when it is cleaned up, or with the process.
 
     Raises:
@@ -45,12 +80,12 @@ def write_files(name: str, files: Mapping[str, bytes]) -> tempfile.TemporaryDire
     for path in files:
         check_path(path)
     try:
-        folder = tempfile.TemporaryDirectory(prefix="ndserve-model-", ignore_cleanup_errors=True)
+        folder = SentFolder()
     except OSError as error:
         raise _no_room(error) from None
     try:
         for path, content in files.items():
-            file = Path(folder.name, name, path)
+            file = folder.path / name / path
             file.parent.mkdir(parents=True, exist_ok=True)
             with file.open("xb") as opened:
                 opened.write(content)

@@ -26,11 +26,22 @@ import onnxruntime as ort
 
 from ndserve import byte_strings
 from ndserve.devices.base import Device, DeviceUnavailableError
-from ndserve.dtypes import TEXT, carrier, is_narrow
+from ndserve.dtypes import NARROW, PLAIN, TEXT, carrier, is_narrow
 from ndserve.errors import ModelLoadError
 from ndserve.model_cache.onnx_file import DTYPES
+from ndserve.model_cache.repository import STAMP, stamp_of
 from ndserve.model_info import ModelInfo
 from ndserve.types import Array, HostArray, TensorSpec
+
+_TYPE_NAMES = {
+    **{dtype: f"tensor({name})" for name, dtype in PLAIN.items()},
+    PLAIN["float16"]: "tensor(float16)",
+    PLAIN["float32"]: "tensor(float)",
+    PLAIN["float64"]: "tensor(double)",
+    TEXT: "tensor(string)",
+    **{dtype: f"tensor({name.replace('float8_', 'float8')})" for name, dtype in NARROW.items()},
+}
+"""dtype -> what onnxruntime calls a tensor of it."""
 
 _ONNX_TYPES = {dtype: number for number, dtype in DTYPES.items()}
 _BOUND = {dtype: number for dtype, number in _ONNX_TYPES.items() if dtype != TEXT and not is_narrow(dtype)}
@@ -68,8 +79,9 @@ class Session:
             threads: of one operator on the CPU.
 
         Raises:
-            ModelLoadError: onnxruntime refused the file, or gave another device than the one asked for; or the model
-                takes texts and gives narrow floats, which onnxruntime's Python API has no way to run.
+            ModelLoadError: onnxruntime refused the file, or gave another device than the one asked for; the file is
+                not the one that `info` was read from; or the model takes texts and gives narrow floats, which
+                onnxruntime's Python API has no way to run.
         """
         narrow = [str(spec) for spec in info.outputs if is_narrow(spec.dtype)]
         if narrow and any(spec.dtype == TEXT for spec in info.inputs):
@@ -78,7 +90,9 @@ class Session:
                 " onnxruntime's Python API cannot do both at once"
             )
         try:
-            return cls(info, device, _open(str(info.path), device, threads))
+            session = _open(str(info.path), device, threads)
+            _check(info, session)
+            return cls(info, device, session)
         except Exception as error:  # onnxruntime's errors have no common base class
             reason = _without_folders(str(error).replace(str(info.path), f"{info.name}/{info.version}"))
             raise ModelLoadError(f"model {info.name!r} version {info.version} does not load: {reason}") from None
@@ -142,6 +156,21 @@ class Session:
             name: device.to_device([array]) if typestr else byte_strings.encoded(array)
             for array, (name, _, typestr) in zip(arrays, self._outputs, strict=True)
         }
+
+
+def _check(info: ModelInfo, session: ort.InferenceSession) -> None:
+    """Make sure that the session is what `info` says. Its outputs are read from memory as what that says they are.
+
+    Raises:
+        ValueError: they differ: the file has changed since it was read, or says one thing twice.
+    """
+    if info.stamp and stamp_of(info.path) != info.stamp[:STAMP]:
+        raise ValueError("its file has changed since it was read; load the model anew")
+    for specs, found in ((info.inputs, session.get_inputs()), (info.outputs, session.get_outputs())):
+        types = {each.name: each.type for each in found}
+        for spec in specs:
+            if spec.dtype is not None and types.get(spec.name) != _TYPE_NAMES[spec.dtype]:
+                raise ValueError(f"onnxruntime has {types.get(spec.name, 'nothing')} for {spec}")
 
 
 class _Output(NamedTuple):

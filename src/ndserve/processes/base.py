@@ -85,6 +85,8 @@ class Process:
         given = {**inputs, "models": models} if self.takes_models else inputs
         outputs = self.function(xp, **given, **parameters)
         named = outputs if isinstance(outputs, dict) else {"output": outputs}
+        if not named:
+            raise TypeError(f"process {self.name!r} returned no array")
         for name, array in named.items():
             if not isinstance(name, str) or not hasattr(array, "shape") or not hasattr(array, "dtype"):
                 raise TypeError(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
 from urllib.parse import parse_qsl
 
+from ndserve.codecs.base import Buffer
 from ndserve.errors import BodyTooLargeError, InvalidParameterError, MalformedBodyError
+from ndserve.routes.compression import inflate
 from ndserve.types import Task
 
 Scope: TypeAlias = MutableMapping[str, Any]
@@ -92,8 +95,16 @@ Found: TypeAlias = tuple[Mapping[str, Handler], Any]
 """The handlers of a path by method, and what else the path says, for the handler."""
 
 
+T = TypeVar("T")
+
 SMALL = 4096
 """A body up to this size is read without asking for room first; the submit asks."""
+
+MAX_DIGITS = 18
+"""Digits of a length that is still less than any memory; Python refuses to read thousands of them."""
+
+INFLATING = 2
+"""Compressed bodies that are unpacked at a time, for each may grow a thousandfold."""
 
 SMALL_DIGITS = 3
 """Digits of a Content-Length that is below `SMALL`."""
@@ -107,6 +118,7 @@ class Intake:
         self.max_body_bytes = max_body_bytes
         self._check_room = check_room
         self._arriving = 0
+        self._inflating = asyncio.Semaphore(INFLATING)
 
     def at_hand(self, headers: Mapping[bytes, bytes], exchange: Exchange | None) -> bytes | None:
         """A body that has arrived already; None leaves it to `read`.
@@ -140,6 +152,15 @@ class Intake:
         message = await call.receive()
         return await self.rest(message, call.receive) if message.get("more_body") else self.whole(message)
 
+    async def inflated(self, body: Buffer, coding: bytes, limit: int, read: Callable[[Buffer], T]) -> T:
+        """What `read` makes of a body as it was before it was compressed.
+
+        Raises:
+            NdserveError: as `compression.inflate` says, or what `read` raises.
+        """
+        async with self._inflating:
+            return await asyncio.to_thread(lambda: read(inflate(body, coding, limit)))
+
     def expect(self, declared: bytes) -> None:
         """Refuse a body by its Content-Length, before it is read.
 
@@ -148,7 +169,7 @@ class Intake:
             MalformedBodyError: not a number.
             NdserveError: what `check_room` raises.
         """
-        if not declared.isdigit():
+        if not declared.isdigit() or len(declared) > MAX_DIGITS:
             raise MalformedBodyError(f"Content-Length {declared[:40].decode('latin1')!r} is not a number")
         length = int(declared)
         if length > SMALL:

@@ -15,6 +15,8 @@ _WINDOWS = {b"gzip": 31, b"deflate": 15}
 SMALL = 4096
 """Up to this size the event loop does the work itself."""
 
+GZIP_MAGIC = b"\x1f\x8b"
+
 LEVEL = 1
 """The fastest: arrays hardly become smaller by more effort."""
 
@@ -28,32 +30,45 @@ def inflate(body: Buffer, coding: bytes, limit: int) -> Buffer:
         BodyTooLargeError: it would have more than `limit` bytes; no more than that is ever inflated.
     """
     coding = coding.strip().lower()
-    if coding == b"identity":
+    if coding in (b"", b"identity"):
         return body
     if coding not in _WINDOWS:
         raise UnsupportedEncodingError(
             f"the Content-Encoding {excerpt(coding.decode('latin1'))} is not supported; use gzip or deflate"
         )
-    stream = zlib.decompressobj(_WINDOWS[coding])
-    try:
-        inflated = stream.decompress(body, limit + 1)
-    except zlib.error as error:
-        raise MalformedBodyError(f"the body is not compressed by {coding.decode()}: {error}") from None
-    if len(inflated) > limit:
-        raise BodyTooLargeError(f"the body inflates to more than {limit} bytes (--max-body-bytes)", limit=limit)
-    if not stream.eof:
-        raise MalformedBodyError(f"the {coding.decode()} body is cut off")
-    if stream.unused_data:
-        raise MalformedBodyError(f"{len(stream.unused_data)} bytes follow the {coding.decode()} body")
-    return inflated
+    inflated = bytearray()
+    left: Buffer = body
+    while True:
+        stream = zlib.decompressobj(_WINDOWS[coding])
+        try:
+            inflated += stream.decompress(left, limit + 1 - len(inflated))
+        except zlib.error as error:
+            raise MalformedBodyError(f"the body is not compressed by {coding.decode()}: {error}") from None
+        if len(inflated) > limit:
+            raise BodyTooLargeError(f"the body inflates to more than {limit} bytes", limit=limit)
+        if not stream.eof:
+            raise MalformedBodyError(f"the {coding.decode()} body is cut off")
+        left = stream.unused_data
+        if not left:
+            return inflated
+        if coding != b"gzip" or left[:2] != GZIP_MAGIC:  # which may have several members (RFC 1952, 2.2)
+            raise MalformedBodyError(f"{len(left)} bytes follow the {coding.decode()} body")
 
 
-@lru_cache(maxsize=256)
 def asked_coding(accept: bytes) -> tuple[bytes, bool]:
     """The coding that an Accept-Encoding header likes best, if it is one of ours, and whether it names no other.
 
     HTTP libraries name all that they can read in every request, without a wish. Who names one alone wants it.
     """
+    return _asked(accept) if len(accept) <= LONGEST else (b"", False)
+
+
+LONGEST = 256
+"""Bytes of an Accept-Encoding header that is looked at."""
+
+
+@lru_cache(maxsize=256)
+def _asked(accept: bytes) -> tuple[bytes, bool]:
     weights: dict[bytes, float] = {}
     for item in accept.lower().split(b","):
         name, _, parameter = item.partition(b";")
@@ -73,16 +88,6 @@ def deflate(chunks: tuple[bytes | memoryview, ...], coding: bytes) -> bytes:
     """The chunks as one compressed body."""
     stream = zlib.compressobj(LEVEL, zlib.DEFLATED, _WINDOWS[coding])
     return b"".join([*(stream.compress(chunk) for chunk in chunks), stream.flush()])
-
-
-async def inflated(body: Buffer, coding: bytes, limit: int) -> Buffer:
-    """The same as `inflate`, on a thread where that takes long.
-
-    Raises:
-        NdserveError: as for `inflate`.
-    """
-    work = partial(inflate, body, coding, limit)
-    return work() if len(body) <= SMALL else await asyncio.to_thread(work)
 
 
 async def compressed(payload: Payload, accept: bytes) -> Payload:

@@ -24,7 +24,6 @@ from ndserve.engine.targets import Target
 from ndserve.engine.tasks import GroupStatus, Tasks
 from ndserve.errors import EngineDeadError, InvalidParameterError
 from ndserve.routes.asgi import Answer, Call, ClientGoneError, Found, Handler, Headers, Intake
-from ndserve.routes.compression import inflated
 from ndserve.routes.open_inference.parameters import json_length, merged
 from ndserve.routes.options import Options, asked_wait, check_id, fingerprint, read_options
 from ndserve.routes.waiting import until_ended
@@ -82,8 +81,9 @@ class HotRoutes:
         target = self._service.target(name or options.target or self._default_process, options.version)
         body: Buffer = self._intake.at_hand(call.headers, call.exchange) or await self._intake.read(call)
         if b"content-encoding" in call.headers:
-            body = await inflated(body, call.headers[b"content-encoding"], self._intake.max_body_bytes)
-        if codecs.is_cheap(body):
+            limit, read = self._intake.max_body_bytes, partial(self._decode, call, target)
+            inputs, request = await self._intake.inflated(body, call.headers[b"content-encoding"], limit, read)
+        elif codecs.is_cheap(body):
             inputs, request = self._decode(call, target, body)
         else:
             inputs, request = await asyncio.to_thread(self._decode, call, target, body)
@@ -174,7 +174,7 @@ class HotRoutes:
         outputs = await self._tasks.stacked(group)
         form = codecs.encoder(call.accept, outputs)
         if isinstance(form, OpenInferenceForm):
-            form = form.of(Origin(group.group.target, group.group.version or "1"), group.group.id)
+            form = form.of(Origin(group.group.target, plain_version(group.group.version)), group.group.id)
         payload = await asyncio.to_thread(form.encode, outputs)
         return 200, payload.content_type, payload.chunks, payload.headers, None
 
@@ -228,6 +228,11 @@ def is_group(name: str) -> bool:
     return name.startswith(PREFIX) and "-" not in name[len(PREFIX) :]
 
 
+def plain_version(label: str) -> str:
+    """A version as Open Inference has it: without what a client has changed, and never empty."""
+    return label.partition("+")[0] or "1"
+
+
 def _queued(task_id: str) -> bytes:
     """The answer for a new task: what it was when it was accepted, though it may well run already."""
     return f'{{"task_id":"{task_id}","status":"queued"}}'.encode()
@@ -253,7 +258,7 @@ async def _outcome(task: Task, call: Call) -> Answer:
     outputs = outputs_of(task)
     form = codecs.encoder(call.accept, outputs)
     if isinstance(form, OpenInferenceForm):
-        form = form.of(Origin(task.key.target, task.key.version or "1"), task.id)
+        form = form.of(Origin(task.key.target, plain_version(task.key.version)), task.id)
     cheap = form.cheap or task.output_bytes <= SMALL
     payload = form.encode(outputs) if cheap else await asyncio.to_thread(form.encode, outputs)
     return 200, payload.content_type, payload.chunks, payload.headers, task if task.kept else None

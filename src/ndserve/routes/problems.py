@@ -45,6 +45,6 @@ def protocol_status(error: NdserveError) -> int:
 
     https://github.com/triton-inference-server/server/blob/main/src/http_server.cc (`HttpCodeFromError`)
     """
-    if isinstance(error, ModelLoadError):
+    if error.code == ModelLoadError.code:  # also as a task's own failure
         return 503
     return _PROTOCOL_STATUS.get(error.status, 400 if error.status < 500 else 500)

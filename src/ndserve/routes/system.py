@@ -55,5 +55,9 @@ async def ready(service: Service, response: Response) -> dict[str, bool]:
     return {"ready": is_ready}
 
 
+for path, probe in (("/health", health), ("/health/live", live), ("/health/ready", ready)):
+    router.head(path, include_in_schema=False)(probe)  # as load balancers ask
+
+
 def _state(service: Service) -> str:
     return "dead" if service.dead else "closing" if service.closing else "ready"

@@ -33,11 +33,19 @@ def test_a_coding_is_known_however_it_is_written(written: bytes) -> None:
     assert bytes(inflate(gzip.compress(BODY), written, LIMIT)) == BODY
 
 
-def test_identity_is_the_body_itself() -> None:
-    assert inflate(BODY, b"identity", 1) is BODY
+@pytest.mark.parametrize("coding", [b"identity", b""])
+def test_identity_is_the_body_itself(coding: bytes) -> None:
+    assert inflate(BODY, coding, 1) is BODY
 
 
-@pytest.mark.parametrize("coding", [b"br", b"zstd", b"compress", b"x-gzip", b"gzip, gzip", b"", b"\xff"])
+def test_several_members_of_gzip_are_one_body_under_one_bound() -> None:
+    members = gzip.compress(BODY[:5]) + gzip.compress(BODY[5:])
+    assert bytes(inflate(members, b"gzip", LIMIT)) == BODY
+    with pytest.raises(BodyTooLargeError):
+        inflate(members, b"gzip", len(BODY) - 1)
+
+
+@pytest.mark.parametrize("coding", [b"br", b"zstd", b"compress", b"x-gzip", b"gzip, gzip", b"\xff"])
 def test_another_coding_is_refused_with_those_that_are_read(coding: bytes) -> None:
     with pytest.raises(UnsupportedEncodingError, match="use gzip or deflate"):
         inflate(BODY, coding, LIMIT)

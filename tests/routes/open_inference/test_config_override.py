@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from ndserve.errors import InvalidInputError
+from ndserve.model_cache.repository import MAX_BATCH
 from ndserve.model_info import ModelOptions
-from ndserve.routes.open_inference.config import MAX_BATCH, MAX_WAIT_US, read_config
+from ndserve.routes.open_inference.config import MAX_WAIT_US, read_config
 from tests.unit.engine.rig import model_info
 
 OWN = ModelOptions(max_batch_size=7, max_wait_ms=3.0, batching="auto", pinned=True)

@@ -39,7 +39,9 @@ def test_a_server_that_takes_no_tasks_is_live_and_not_ready(state: str) -> None:
         setattr(server.service, state, "broken" if state == "dead" else True)
         assert got(server, "/v2/health/live") == {"live": True}
         assert got(server, "/v2/health/ready", 400) == {"ready": False}
-        assert got(server, "/v2/models/digits/ready", 400) == {"name": "digits", "ready": False}
+        told = got(server, "/v2/models/digits/ready", 400)
+        assert (told["name"], told["ready"]) == ("digits", False)
+        assert ("broken" if state == "dead" else "shutting down") in told["error"]
         server.service.dead = ""
 
 

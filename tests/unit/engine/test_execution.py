@@ -133,3 +133,33 @@ def test_a_process_calls_a_model_of_texts_with_byte_strings(tmp_path: Path) -> N
     target = target_of(lambda xp, x, models: models["model"](x[0])[None], {"model": session.info})
     (result,) = run(target, {"x": texts(b"a", b"b")}, sessions={"model": session})
     assert result["output"].tolist() == [b"A", b"B"]
+
+
+def test_a_process_that_keeps_its_array_changes_no_result_that_it_has_given() -> None:
+    kept = np.zeros(3)
+
+    def accumulate(xp: Any, x: Any) -> Any:
+        np.add(kept, x[0], out=kept)
+        return kept[np.newaxis]
+
+    def same(xp: Any, x: Any) -> Any:
+        kept[:] = x[0]
+        return kept.reshape(1, 3)
+
+    for function in (accumulate, same):
+        target = target_of(function)
+        (first,) = run(target, {"x": np.ones(3)})
+        given = first["output"].tolist()
+        run(target, {"x": np.full(3, 5.0)})
+        assert first["output"].tolist() == given
+
+
+def test_an_output_in_another_byte_order_comes_in_the_machines_own() -> None:
+    (result,) = run(target_of(lambda xp, x: x.astype(">f4")), {"x": np.arange(3.0)})
+    assert result["output"].dtype == np.dtype(np.float32)
+    assert result["output"].tolist() == [0, 1, 2]
+
+
+def test_a_process_that_gives_nothing_fails() -> None:
+    with pytest.raises(TypeError, match="no array"):
+        run(target_of(lambda xp, x: {}), {"x": np.ones(3)})

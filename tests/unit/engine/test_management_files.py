@@ -14,7 +14,7 @@ from tests.unit.engine.rig import ended, run, tick
 
 
 def folder_of(management: Management, name: str = "m") -> Path:
-    return Path(management._folders[name].name)
+    return management._folders[name].path
 
 
 def test_files_that_are_sent_take_over_and_go_with_the_next_load(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -86,6 +87,18 @@ def test_a_task_whose_target_is_gone_fails() -> None:
 def test_a_task_for_a_version_that_is_gone_fails_and_does_not_go_to_another() -> None:
     task = left({"x": np.ones((1, 4), np.float32)}, key=BatchKey("m", "1", (), ()))
     assert refusal(task, targets(models=[model_info("m", "2")])) == (TaskState.FAILED, "unknown_target")
+
+
+@pytest.mark.parametrize(("stored", "now"), [("1+a1b2", ""), ("1+a1b2", "c3d4"), ("1", "a1b2")])
+def test_a_task_for_a_model_that_a_client_had_changed_does_not_go_to_another(stored: str, now: str) -> None:
+    task = left({"x": np.ones((1, 4), np.float32)}, key=BatchKey("m", stored, (), ()))
+    known = targets(models=[replace(model_info("m"), change=now)])
+    assert refusal(task, known) == (TaskState.FAILED, "unavailable")
+
+
+def test_a_task_for_a_changed_model_goes_to_that_model() -> None:
+    task = left({"x": np.ones((1, 4), np.float32)}, key=BatchKey("m", "1+a1b2", (), ()))
+    assert resume(task, targets(models=[replace(model_info("m"), change="a1b2")]), 1000.0, MAX_ATTEMPTS) is None
 
 
 def test_a_task_whose_model_takes_other_shapes_now_fails() -> None:

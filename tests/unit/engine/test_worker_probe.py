@@ -10,7 +10,8 @@ import pytest
 
 from ndserve.engine.service import InferenceService
 from ndserve.engine.targets import PROBES
-from ndserve.model_info import ModelOptions
+from ndserve.model_cache import batch_safety
+from ndserve.model_info import Batching, ModelOptions
 from ndserve.types import HostArray, Task, TaskState
 from tests.unit.engine.rig import HANG, Gate, Shelf, ended, item, model_info, output, run, serving, tick
 
@@ -110,10 +111,23 @@ def test_requests_that_cannot_tell_leave_the_question_open() -> None:
     run(main())
 
 
-def test_a_model_that_no_request_can_judge_is_left_unbatched_in_the_end() -> None:
+def test_requests_that_say_nothing_of_the_model_spend_no_probe() -> None:
     async def main() -> None:
         async with serving(models=[model_info(axes=FREE)]) as service:
-            await batches(service, *[np.zeros(4, np.float32)] * PROBES)
+            await batches(service, *[np.zeros(4, np.float32)] * (PROBES + 1))
+            assert service.target("m").batching.mode == "untested"
+            await batches(service, *map(values, range(1)))
+            assert service.target("m").batching.mode == "on"
+
+    run(main())
+
+
+def test_a_model_that_no_request_can_judge_is_left_unbatched_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch_safety, "with_request", lambda *_: Batching("untested", "all gave the same"))
+
+    async def main() -> None:
+        async with serving(models=[model_info(axes=FREE)]) as service:
+            await batches(service, *map(values, range(PROBES)))
             batching = service.target("m").batching
             assert batching.mode == "off"
             assert "no request could show" in batching.reason

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from ndserve.errors import InvalidInputError, StoreFullError
-from ndserve.model_cache.sent import MAX_DEPTH, MAX_FILES, check_path, write_files
+from ndserve.model_cache.sent import LOCK, MAX_DEPTH, MAX_FILES, PREFIX, check_path, remove_left_over, write_files
 
 
 @pytest.fixture
@@ -23,16 +23,28 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_files_lie_as_in_a_repository_and_go_together(place: Path) -> None:
     folder = write_files("m", {"1/model.onnx": b"one", "1/sub/w.bin": b"two", "model.toml": b""})
-    root = Path(folder.name)
+    root = folder.path
     files = {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
-    assert files == {"m/1/model.onnx": b"one", "m/1/sub/w.bin": b"two", "m/model.toml": b""}
+    assert files == {"m/1/model.onnx": b"one", "m/1/sub/w.bin": b"two", "m/model.toml": b"", LOCK: b""}
     folder.cleanup()
     assert list(place.iterdir()) == []
 
 
+def test_a_folder_that_a_killed_process_has_left_goes_and_a_living_ones_stays(place: Path) -> None:
+    folder = write_files("m", {"1/model.onnx": b""})
+    left = place / f"{PREFIX}left"
+    (left / "m").mkdir(parents=True)
+    (left / LOCK).touch()
+    (place / f"{PREFIX}without-a-lock").mkdir()
+    (place / "another").mkdir()
+    remove_left_over()
+    assert {path.name for path in place.iterdir()} == {folder.path.name, f"{PREFIX}without-a-lock", "another"}
+    folder.cleanup()
+
+
 def test_only_the_servers_user_may_look_into_the_folder(place: Path) -> None:
     folder = write_files("m", {"1/model.onnx": b""})
-    assert Path(folder.name).stat().st_mode & 0o077 == 0
+    assert folder.path.stat().st_mode & 0o077 == 0
     folder.cleanup()
 
 
@@ -81,7 +93,7 @@ def test_a_refused_path_is_cut_in_the_message() -> None:
 
 def test_as_many_files_as_are_taken_are_written(place: Path) -> None:
     folder = write_files("m", {f"1/{number}": b"" for number in range(MAX_FILES)})
-    assert len(list(Path(folder.name, "m", "1").iterdir())) == 256
+    assert len(list((folder.path / "m" / "1").iterdir())) == 256
     folder.cleanup()
 
 

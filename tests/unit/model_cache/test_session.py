@@ -17,9 +17,10 @@ from onnx import TensorProto, helper
 from ndserve.devices.base import Provider
 from ndserve.devices.cpu import CpuDevice
 from ndserve.errors import ModelLoadError
+from ndserve.model_cache.repository import scan
 from ndserve.model_cache.session import Session, check_runtime
 from ndserve.model_info import ModelInfo
-from ndserve.types import HostArray
+from ndserve.types import HostArray, TensorSpec
 from tests import onnx_models
 from tests.onnx_models import tensor
 from tests.unit.model_cache import graphs
@@ -303,3 +304,18 @@ def test_a_silent_fallback_to_another_provider_is_found_out(tmp_path: Path) -> N
 
 def test_the_runtime_can_use_the_cpu() -> None:
     check_runtime(CpuDevice())
+
+
+def test_a_file_that_was_changed_after_it_was_read_is_not_loaded(tmp_path: Path) -> None:
+    path = onnx_models.save(onnx_models.double(), tmp_path, "m")
+    (info,) = scan(tmp_path)
+    path.write_bytes(path.read_bytes() + b"\x72\x00")  # an empty metadata entry
+    with pytest.raises(ModelLoadError, match="changed since it was read"):
+        Session.open(info, CpuDevice(), 1)
+
+
+def test_outputs_of_another_type_than_the_file_was_read_to_have_are_never_read_from_memory(tmp_path: Path) -> None:
+    path = onnx_models.save(identity("uint8", ["n", 4]), tmp_path, "m")
+    spec = TensorSpec("y", np.dtype(np.float32), (None, 4))
+    with pytest.raises(ModelLoadError, match="uint8"):
+        Session.open(ModelInfo("m", "1", path, 1, (), (spec,)), CpuDevice(), 1)

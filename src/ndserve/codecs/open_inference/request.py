@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ndserve import byte_strings
-from ndserve.codecs.base import MAX_TENSORS, Budget, Buffer, blaming, checked_shape, excerpt, over_limit
+from ndserve.codecs.base import MAX_TENSORS, Budget, Buffer, blaming, check_texts, checked_shape, excerpt, over_limit
 from ndserve.codecs.json import MAX_JSON_BYTES, parse, to_array
 from ndserve.codecs.open_inference.datatypes import BINARY_ONLY, DATATYPES, dtype_of
 from ndserve.errors import MalformedBodyError, UnsupportedError
@@ -129,6 +129,7 @@ def arrays_of(request: Request, body: Buffer, start: int, limit: int) -> Tensors
 
 def _tensor(given: Given, body: Buffer, start: int, end: int) -> HostArray:
     if given.dtype.hasobject:
+        check_texts(given.size)
         try:
             return byte_strings.unpack(memoryview(body)[start:end], given.size, given.shape)
         except ValueError as error:

@@ -12,14 +12,15 @@ import orjson
 
 from ndserve.codecs.base import excerpt
 from ndserve.errors import InvalidInputError
+from ndserve.model_cache.repository import MAX_BATCH
 from ndserve.model_info import ModelInfo, ModelOptions
-from ndserve.routes.open_inference.documents import data_type
+from ndserve.routes.open_inference.documents import data_type, shape
 from ndserve.types import TensorSpec
 
 _TUNING = frozenset(
     {
-        *("version_policy", "optimization", "instance_group", "cc_model_filenames", "metric_tags", "parameters"),
-        *("model_warmup", "batch_input", "batch_output", "runtime", "model_operations", "priority_levels"),
+        *("optimization", "instance_group", "cc_model_filenames", "metric_tags", "parameters"),
+        *("model_warmup", "runtime", "priority_levels"),
     }
 )
 
@@ -29,10 +30,13 @@ _FIXED: dict[str, tuple[object, ...]] = {
     "default_model_filename": ("", "model.onnx"),
     "model_transaction_policy": ({}, {"decoupled": False}),
     "response_cache": ({}, {"enable": False}),
+    "batch_input": ([],),
+    "batch_output": ([],),
+    "model_operations": ({}, {"op_library_filename": []}),
+    "version_policy": ({}, {"latest": {"num_versions": 1}}, {"all": {}}),
 }
 """Keys that may say what is so anyway."""
 
-MAX_BATCH = 1_000_000
 MAX_WAIT_US = 60_000_000
 
 
@@ -92,10 +96,11 @@ def _whole(given: dict[str, Any], key: str, limit: int) -> int | None:
 
 
 def _check_tensors(given: Any, specs: tuple[TensorSpec, ...], kind: str) -> None:
-    """Refuse a list of tensors that are not the model's; it may leave some out."""
+    """Refuse a list of tensors that are not the model's; it may leave some out, and of the rest the batch axis."""
     if given is None:
         return
     types = {spec.name: data_type(spec) for spec in specs}
+    shapes = {spec.name: shape(spec) for spec in specs}
     if not isinstance(given, list) or not all(isinstance(entry, dict) for entry in given):
         raise InvalidInputError(f"the config's {kind} must be a list of objects")
     for entry in given:
@@ -104,3 +109,8 @@ def _check_tensors(given: Any, specs: tuple[TensorSpec, ...], kind: str) -> None
             raise InvalidInputError(f"the config names the {kind} {excerpt(name)}; the model has {', '.join(types)}")
         if asked and asked != types[name]:
             raise InvalidInputError(f"the config has {excerpt(asked)} for the {kind} {name!r}, which is {types[name]}")
+        if entry.get("dims", shapes[name]) not in (shapes[name], shapes[name][1:]):
+            raise InvalidInputError(f"the config has other dims for the {kind} {name!r} than {shapes[name]}")
+        for key in ("reshape", "allow_ragged_batch"):
+            if entry.get(key):
+                raise InvalidInputError(f"the config's {key} of the {kind} {name!r} is not supported")

@@ -9,6 +9,7 @@ from functools import partial
 from typing import NamedTuple
 
 from ndserve.codecs.base import Buffer
+from ndserve.codecs.json import MAX_JSON_BYTES
 from ndserve.codecs.npy import SMALL
 from ndserve.codecs.open_inference import CACHED, Origin, Request, arrays_of, check_outputs, decode, encode, is_binary
 from ndserve.engine.admission import form_of, plan_for
@@ -18,7 +19,7 @@ from ndserve.engine.targets import Plan, Target
 from ndserve.errors import NdserveError, TaskTimeoutError
 from ndserve.routes.answers import protocol_answer
 from ndserve.routes.asgi import Answer, Call, ClientGoneError, Exchange, Intake
-from ndserve.routes.compression import compressed, inflated
+from ndserve.routes.compression import compressed
 from ndserve.routes.open_inference.parameters import json_length, read_options
 from ndserve.routes.open_inference.paths import Named, read_path
 from ndserve.routes.problems import INTERNAL
@@ -89,7 +90,7 @@ class Inference:
     def begin(self, path: str, headers: Mapping[bytes, bytes], exchange: Exchange) -> bool:
         """Queue a request whose body has arrived; its answer is written when the task ends.
 
-        False leaves it to `__call__`, because it takes long to read or to answer, or has a deadline.
+        False leaves it to `__call__`, because it is large, takes long to read or to answer, or has a deadline.
         """
         if b"content-encoding" in headers or b"accept-encoding" in headers:
             return False
@@ -97,16 +98,16 @@ class Inference:
         try:
             body = self._intake.at_hand(headers, exchange)
             length = json_length(headers)
-            if body is None or not _is_cheap(body, length):
+            if body is None or len(body) > SMALL:
                 return False
             if self._changes != service.targets.changes:
                 self._changes = service.targets.changes
                 self._recipes.clear()
-            recipe = self._recipes.get((path, body[:length])) if length else None
+            recipe = self._recipes.get((path, body[:length])) if length and length <= len(body) else None
             if recipe is not None:
                 tensors = arrays_of(recipe.request, body, length or 0, self._intake.max_body_bytes)
             else:
-                recipe, tensors = self._read(read_path(path), body, length)
+                recipe, tensors = self._read(read_path(path), length, body)
                 if recipe.options.start_within is not None or not is_binary(recipe.request):
                     return False
                 if length and length <= CACHED:
@@ -118,6 +119,11 @@ class Inference:
         except NdserveError as error:
             exchange.reply(protocol_answer(error))
             return True
+        except Exception:
+            # Never further up: this may run while other requests' tasks are being settled.
+            logger.exception("an inference at %s could not begin", path)
+            exchange.reply(protocol_answer(NdserveError(INTERNAL)))
+            return True
         pending = _Pending(service, task, target, request, exchange)
         task.on_end = pending.finish
         exchange.when_gone(pending.give_up)
@@ -125,26 +131,32 @@ class Inference:
 
     async def __call__(self, call: Call, named: Named) -> Answer:
         headers = call.headers
-        find_target(self._service, named)  # before the body is read
+        plain = find_target(self._service, named).plain  # before the body is read
         body: Buffer = await self._intake.read(call)
-        if b"content-encoding" in headers:
-            body = await inflated(body, headers[b"content-encoding"], self._intake.max_body_bytes)
         length = json_length(headers)
-        read = partial(self._read, named, body, length)
-        (target, request, plan, options, parameters), tensors = (
-            read() if _is_cheap(body, length) else await asyncio.to_thread(read)
-        )
+        read = partial(self._read, named, length)
+        if b"content-encoding" in headers:
+            limit = self._intake.max_body_bytes
+            limit = limit if length is not None else min(limit, MAX_JSON_BYTES)
+            recipe, tensors = await self._intake.inflated(body, headers[b"content-encoding"], limit, read)
+        elif _is_cheap(body, length, plain=plain):
+            recipe, tensors = read(body)
+        else:
+            recipe, tensors = await asyncio.to_thread(read, body)
+        target, request, plan, options, parameters = recipe
         task = self._service.start_inference(target, plan, tensors, parameters, options)
         await self._ended(task, call, options.start_within)
         rows = task.rows if target.has_batch and not task.single else None
         write = partial(encode, Origin(target.name, target.version or "1"), request, outputs_of(task), rows)
-        cheap = task.output_bytes <= SMALL or is_binary(request)
+        outputs = outputs_of(task)
+        numbers = not any(array.dtype.hasobject for array in outputs.values())
+        cheap = task.output_bytes <= SMALL or (is_binary(request) and numbers)
         payload = write() if cheap else await asyncio.to_thread(write)
         if b"accept-encoding" in headers:
             payload = await compressed(payload, headers[b"accept-encoding"])
         return 200, payload.content_type, payload.chunks, payload.headers, None
 
-    def _read(self, named: Named | None, body: Buffer, length: int | None) -> tuple[Recipe, Tensors]:
+    def _read(self, named: Named | None, length: int | None, body: Buffer) -> tuple[Recipe, Tensors]:
         """What a request comes to, and its arrays.
 
         Raises:
@@ -185,9 +197,9 @@ class Inference:
             raise error
 
 
-def _is_cheap(body: Buffer, length: int | None) -> bool:
-    """Whether the event loop may read the body: it is small, or its large part is binary."""
-    return len(body) <= SMALL or (length is not None and length <= SMALL)
+def _is_cheap(body: Buffer, length: int | None, *, plain: bool) -> bool:
+    """Whether the event loop may read the body: it is small, or its large part is binary and holds numbers alone."""
+    return len(body) <= SMALL or (plain and length is not None and length <= SMALL)
 
 
 def find_target(service: InferenceService, named: Named) -> Target:

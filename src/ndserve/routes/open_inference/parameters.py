@@ -12,6 +12,7 @@ from dataclasses import replace
 from ndserve.codecs.open_inference import LENGTH_HEADER, Request, check_outputs
 from ndserve.engine.targets import Target
 from ndserve.errors import InvalidInputError, MalformedBodyError, UnsupportedError
+from ndserve.routes.asgi import MAX_DIGITS
 from ndserve.routes.options import Options
 from ndserve.types import DEFAULT_OPTIONS, Parameter, TaskOptions
 
@@ -96,6 +97,6 @@ def json_length(headers: Mapping[bytes, bytes]) -> int | None:
     length = headers.get(LENGTH_HEADER)
     if length is None:
         return None
-    if not length.isdigit() or len(length) > 18:
+    if not length.isdigit() or len(length) > MAX_DIGITS:
         raise MalformedBodyError(f"Inference-Header-Content-Length {length[:40].decode('latin1')!r} is not a number")
     return int(length)

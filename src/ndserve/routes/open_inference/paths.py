@@ -23,11 +23,13 @@ class Named(NamedTuple):
     repository: str = ""
 
 
-@lru_cache(maxsize=1024)
 def read_path(path: str) -> Named | None:
     """What the path names; None where it is none of the protocol's."""
-    if len(path) > LONGEST:
-        return None
+    return _read(path) if len(path) <= LONGEST else None
+
+
+@lru_cache(maxsize=1024)
+def _read(path: str) -> Named | None:
     if path in ("/v2", "/v2/health/live", "/v2/health/ready", "/v2/models/stats"):
         return Named(path[1:])
     if found := _MODEL.fullmatch(path):
@@ -41,7 +43,6 @@ def read_path(path: str) -> Named | None:
     return None
 
 
-@lru_cache(maxsize=1024)
 def is_inference(path: str) -> bool:
     """Whether the path is one to infer at."""
     named = read_path(path)

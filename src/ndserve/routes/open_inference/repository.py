@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import hashlib
 from functools import partial
 from typing import Any
 
@@ -102,7 +103,8 @@ def read_change(parameters: dict[str, Any], name: str) -> Change:
             )
     if config is None:
         raise InvalidInputError("files need a config beside them; {} will do")
-    return Change(read_config(config, name), files or None)
+    mark = hashlib.sha256(orjson.dumps(parameters, option=orjson.OPT_SORT_KEYS)).hexdigest()[:12]
+    return Change(read_config(config, name), files or None, mark)
 
 
 def _parameters(document: dict[str, Any]) -> dict[str, Any]:

@@ -29,8 +29,9 @@ class OpenInferenceRoutes:
         self._handlers: dict[str, Mapping[str, Handler]] = {
             "infer": {"POST": self._inference},
             "v2": {"GET": self._server},
-            "v2/health/live": {"GET": self._live},
-            "v2/health/ready": {"GET": self._ready},
+            # HEAD as load balancers ask.
+            "v2/health/live": {"GET": self._live, "HEAD": self._live},
+            "v2/health/ready": {"GET": self._ready, "HEAD": self._ready},
             "v2/models/stats": {"GET": self._all_statistics},
             "metadata": {"GET": self._metadata},
             "ready": {"GET": self._model_ready},
@@ -69,14 +70,18 @@ class OpenInferenceRoutes:
 
     async def _model_ready(self, call: Call, named: Named) -> Answer:
         """400 for a model that is not ready, and 404 for one that is unknown."""
+        service = self._service
         try:
-            find_target(self._service, named)
+            target = find_target(service, named)
         except NdserveError as error:
             if error.status == 404:
                 raise
             return _answer({"name": named.model, "ready": False, "error": error.message}, 400)
-        ready = not (self._service.dead or self._service.closing)
-        return _answer({"name": named.model, "ready": ready}, 200 if ready else 400)
+        problems = [service.dead, *(service.cache.problem(info) for info in target.models)]
+        problem = "the server is shutting down" if service.closing else next(filter(None, problems), "")
+        if problem:
+            return _answer({"name": named.model, "ready": False, "error": problem}, 400)
+        return _answer({"name": named.model, "ready": True})
 
     async def _config(self, call: Call, named: Named) -> Answer:
         return _answer(documents.model_config(find_target(self._service, named), self._service.lane.device.name))

@@ -199,8 +199,14 @@ def test_byte_strings_of_wrong_lengths_are_refused(tail: bytes, told: str) -> No
 
 
 def test_more_byte_strings_than_there_are_bytes_for_are_refused_before_a_list_is_made() -> None:
-    entry = in_binary("t", byte_strings.of([b""], (1,)), shape=[1 << 40])
+    entry = in_binary("t", byte_strings.of([b""], (1,)), shape=[1 << 20])
     refused(lambda: read({"inputs": [entry]}, bytes(4)), "take at least")
+
+
+def test_more_byte_strings_than_are_taken_are_refused_by_their_number() -> None:
+    entry = in_binary("t", byte_strings.of([b""], (1,)), shape=[1 << 40])
+    with pytest.raises(BodyTooLargeError, match="1099511627776 texts; at most 1048576"):
+        read({"inputs": [entry]}, bytes(4))
 
 
 def test_values_in_the_json_over_the_limit_are_refused() -> None:
