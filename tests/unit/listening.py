@@ -136,3 +136,21 @@ def inference(number: float, model: str = "identity", *, version: str = "1.1", h
     body = head + np.float32(number).tobytes()
     lines = f"POST /v2/models/{model}/infer HTTP/{version}\r\nHost: test\r\nContent-Length: {len(body)}\r\n{headers}"
     return f"{lines}Inference-Header-Content-Length: {len(head)}\r\n\r\n".encode() + body
+
+
+async def held(server: Listening, client: Connection, request: bytes) -> Any:
+    """The task of a request that stands at the gate or waits behind one that does."""
+    known = set(server.service.ledger.live)
+    added = asyncio.get_running_loop().create_future()
+    add = server.service.ledger.add
+
+    def noting(task: Any) -> None:
+        add(task)
+        if task.id not in known and not added.done():
+            added.set_result(task)
+
+    server.service.ledger.add = noting  # type: ignore[method-assign]
+    client.send(request)
+    task = await added
+    server.service.ledger.add = add  # type: ignore[method-assign]
+    return task

@@ -14,9 +14,8 @@ import pytest
 
 from ndserve.burst import Exchange
 from ndserve.routes.asgi import Scope
-from ndserve.types import TaskState
 from tests.routes.test_hang_up import run
-from tests.unit.listening import Begin, Connection, Listening, inference, listening
+from tests.unit.listening import Begin, Connection, held, inference, listening
 
 GET = b"GET /v2/health/live HTTP/1.1\r\nHost: test\r\n\r\n"
 UNKNOWN = b"GET /v2/nothing HTTP/1.1\r\nHost: test\r\n\r\n"
@@ -211,53 +210,6 @@ def test_an_answer_is_written_once() -> None:
     run(main())
 
 
-async def held(server: Listening, client: Connection, request: bytes) -> Any:
-    """The task of a request that stands at the gate or waits behind one that does."""
-    known = set(server.service.ledger.live)
-    added = asyncio.get_running_loop().create_future()
-    add = server.service.ledger.add
-
-    def noting(task: Any) -> None:
-        add(task)
-        if task.id not in known and not added.done():
-            added.set_result(task)
-
-    server.service.ledger.add = noting  # type: ignore[method-assign]
-    client.send(request)
-    task = await added
-    server.service.ledger.add = add  # type: ignore[method-assign]
-    return task
-
-
-@pytest.mark.parametrize("headers", ["", "Accept-Encoding: gzip\r\n"], ids=["past ASGI", "by ASGI"])
-def test_a_client_that_hangs_up_takes_its_task_along(headers: str) -> None:
-    async def main() -> None:
-        async with listening() as (server, gate):
-            async with server.connected() as client:
-                task = await held(server, client, inference(1, "held", headers=headers))
-                await asyncio.to_thread(gate.reached)
-                ended = server.service.waiters.add(task.id)
-            assert await ended
-            assert task.state is TaskState.CANCELLED
-            assert server.service.ledger.live == {}
-
-    run(main())
-
-
-def test_a_hang_up_is_seen_behind_a_large_body_and_behind_a_pipelined_request() -> None:
-    async def main() -> None:
-        async with listening() as (server, gate):
-            for data in (inference(1, "held", headers="X-Pad: " + "x" * 60_000 + "\r\n"), inference(1, "held") + GET):
-                async with server.connected() as client:
-                    task = await held(server, client, data)
-                    ended = server.service.waiters.add(task.id)
-                assert await ended
-                assert task.state is TaskState.CANCELLED
-            gate.open()
-
-    run(main())
-
-
 def test_a_length_that_no_number_has_costs_nobody_else_an_answer() -> None:
     async def test(client: Connection) -> None:
         good = inference(3)
@@ -281,18 +233,6 @@ def test_a_request_that_asks_for_another_protocol_with_a_body_is_refused_and_not
         assert await client.rest() == b""
 
     over_a_socket(test)
-
-
-def test_a_client_that_hangs_up_after_its_answer_cancels_nothing() -> None:
-    async def main() -> None:
-        async with listening() as (server, _):
-            async with server.connected() as client:
-                assert (await client.ask(inference(1))).value == 1
-                gone = server.protocol.when_gone
-            assert gone is None
-            assert server.service.stats()["ended"]["cancelled"] == 0
-
-    run(main())
 
 
 def test_a_server_that_ends_answers_an_inference_that_has_begun() -> None:

@@ -41,6 +41,9 @@ class FakeServer(ThreadingHTTPServer):
         self.results: dict[str, Reply] = {}
         self._lock = threading.Lock()
 
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Keep it from stderr, which the tests look at, that a client has closed a connection that was kept open."""
+
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_address[1]}"
