@@ -111,6 +111,12 @@ def test_tensors_that_are_the_models_own_are_accepted(config: Any) -> None:
         ({"input": [{"name": ["x"]}]}, "names the input <list>"),
         ({"input": [{"name": "x", "data_type": "TYPE_FP16"}]}, "'TYPE_FP16' for the input 'x', which is TYPE_FP32"),
         ({"output": [{"name": "y", "data_type": ["TYPE_FP32"]}]}, "<list> for the output 'y'"),
+        ({"input": [{"name": "x", "dims": [7]}]}, "other dims for the input 'x'"),
+        ({"input": [{"name": "x", "reshape": {"shape": [2, 2]}}]}, "reshape of the input 'x'"),
+        ({"input": [{"name": "x", "allow_ragged_batch": True}]}, "allow_ragged_batch of the input 'x'"),
+        ({"version_policy": {"specific": {"versions": [1]}}}, "version_policy must be"),
+        ({"batch_input": [{"kind": "BATCH_ELEMENT_COUNT"}]}, "batch_input must be"),
+        ({"model_operations": {"op_library_filename": ["custom.so"]}}, "model_operations must be"),
     ],
 )
 def test_what_cannot_be_done_here_is_refused(config: Any, told: str) -> None:

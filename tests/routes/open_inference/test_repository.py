@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,24 @@ def test_an_unloaded_model_is_still_in_the_catalogue_and_says_why_it_does_not_an
     done(ask(server, "models/m/unload"))
     (listed,) = server.http.get("/models/m").json()
     assert (listed["state"], listed["reason"]) == ("unloaded", "unloaded")
+
+
+def test_a_repository_that_is_gone_is_told_and_what_is_served_goes_on(server: InProcessServer, tmp_path: Path) -> None:
+    assert server.http.post("/v2/models/m/infer", content=document(FOUR)).status_code == 200
+    shutil.rmtree(tmp_path / "models")
+    assert "m" in {entry["name"] for entry in ask(server, "index").json()}
+    refused(load(server), 400, "cannot be read")
+    assert server.http.post("/v2/models/m/infer", content=document(FOUR)).status_code == 200
+
+
+def test_a_model_that_failed_to_load_is_not_ready_and_says_why(server: InProcessServer, tmp_path: Path) -> None:
+    path = tmp_path / "models" / "m" / "1" / "model.onnx"
+    path.write_bytes(path.read_bytes() + b"\x72\x00")
+    refused(server.http.post("/v2/models/m/infer", content=document(FOUR)), 503, "changed since it was read")
+    told = server.http.get("/v2/models/m/ready")
+    assert (told.status_code, told.json()["ready"], "changed" in told.json()["error"]) == (400, False, True)
+    done(load(server))
+    assert server.http.get("/v2/models/m/ready").status_code == 200
 
 
 def test_a_process_is_unloaded_and_loaded(server: InProcessServer) -> None:

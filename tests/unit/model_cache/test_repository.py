@@ -196,6 +196,9 @@ def test_external_data_with_an_impossible_name_is_a_problem_and_the_others_are_s
         ("batching = false", "batching"),
         ("pinned = 1", "pinned"),
         ("[pinned]", "pinned"),
+        ("max_batch_size = 1000001", "max_batch_size"),
+        ("max_batch_size = " + "9" * 5000, "not TOML"),
+        ("a = " + "[" * 5000, "not TOML"),
     ],
 )
 def test_bad_options_are_the_models_problem_and_the_others_are_served(tmp_path: Path, options: str, told: str) -> None:

@@ -12,6 +12,7 @@ from ndserve.errors import StartupError
 from ndserve.model_cache import repository
 from ndserve.model_cache.onnx_file import read_signature
 from tests import onnx_models
+from tests.unit.model_cache.test_repository import with_external_weights
 
 
 def lay(root: Path, name: str, version: int = 1, options: str = "") -> Path:
@@ -112,6 +113,14 @@ def test_options_that_come_later_change_the_stamp(tmp_path: Path) -> None:
     lay(tmp_path, "m")
     before = stamp(tmp_path)
     (tmp_path / "m" / "model.toml").write_text("")
+    assert stamp(tmp_path) != before
+
+
+def test_changed_external_data_have_another_stamp(tmp_path: Path) -> None:
+    path = onnx_models.save(with_external_weights("w.bin"), tmp_path, "m")
+    (path.parent / "w.bin").write_bytes(bytes(4))
+    before = stamp(tmp_path)
+    (path.parent / "w.bin").write_bytes(bytes(8))
     assert stamp(tmp_path) != before
 
 
