@@ -30,10 +30,6 @@ JOINED = 64 * 1024
 _BODY_HEADERS = (b"content-length", b"transfer-encoding")
 
 
-class UpgradeWithBodyError(Exception):
-    """Ends the parsing of a connection."""
-
-
 class Burst:
     """The transports that have something to write at the end of this turn."""
 
@@ -72,13 +68,12 @@ class BurstTransport:
         self.get_extra_info = transport.get_extra_info
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        if self._transport.is_closing():
-            return
         held = self._held
         if len(held) + len(data) > JOINED:
             # Straight on, so that the transport says when the client is too slow.
             self.flush()
-            self._transport.write(data)
+            if not self._transport.is_closing():
+                self._transport.write(data)
         elif held:
             self._held = held + data
         else:
@@ -119,7 +114,8 @@ class Exchange:
         if cycle.more_body or cycle.disconnected or cycle.waiting_for_100_continue:
             return None
         cycle.message_event.clear()
-        cycle.flow.resume_reading()  # which a large body has paused: a hang-up must be seen
+        if cycle.flow.read_paused:  # by a large body; a hang-up must be seen
+            cycle.flow.resume_reading()
         return bytes(cycle.body)
 
     def answer(
@@ -131,7 +127,6 @@ class Exchange:
         if (
             cycle.response_started
             or cycle.disconnected
-            or cycle.transport.is_closing()
             or not cycle.keep_alive
             or cycle.access_log
             or length > JOINED
@@ -192,14 +187,6 @@ class BurstProtocol(HttpToolsProtocol):
         if self.when_gone is not None:
             self.when_gone()
 
-    def on_headers_complete(self) -> None:
-        if self.parser.should_upgrade() and any(name in _BODY_HEADERS for name, _ in self.headers):
-            # The parser takes no body of a request that asks for another protocol, and would take it for the next
-            # request; HTTP/2 in cleartext is asked for so. Without the wish it is an ordinary request.
-            self.send_400_response("Upgrade is not supported on a request with a body; send it as plain HTTP/1.1")
-            raise UpgradeWithBodyError
-        super().on_headers_complete()
-
     def data_received(self, data: bytes) -> None:
         # A request begins only when all of the data has been read: then its body has mostly arrived.
         self._starting = True
@@ -209,6 +196,13 @@ class BurstProtocol(HttpToolsProtocol):
             self._starting = False
         if self._next is not None:
             self._start_next()
+
+    def _unsupported_upgrade_warning(self) -> None:
+        # Called where the parser has stopped, for it takes no body of a request that asks for another protocol: what
+        # comes next would be taken for a request. HTTP/2 in cleartext is asked for so.
+        if any(name in _BODY_HEADERS for name, _ in self.headers):
+            self._next = None
+            self.send_400_response("Upgrade is not supported on a request with a body; send it as plain HTTP/1.1")
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Run a coroutine that the server's end waits for."""

@@ -102,6 +102,13 @@ def test_a_group_is_cancelled_as_a_whole() -> None:
         assert server.http.get(f"/tasks/{group}").json()["counts"]["cancelled"] == 5
 
 
+def test_more_items_than_the_queue_takes_are_refused_before_they_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tasks, "split_items", lambda inputs: pytest.fail("they were made"))
+    with serving(max_queue_tasks=100) as server:
+        answer = server.http.post("/tasks/identity?split=true", content=npy(np.zeros(101, np.uint8)))
+    problem(answer, 429, "queue_full")
+
+
 def test_the_results_of_a_group_are_removed_together(server: InProcessServer) -> None:
     group = split(server, floats(3, 2))
     server.http.get(f"/result/{group}?wait=20")
@@ -111,13 +118,6 @@ def test_the_results_of_a_group_are_removed_together(server: InProcessServer) ->
 
 
 @pytest.mark.parametrize("array", [np.float32(1), np.empty((0, 3), np.float32)], ids=["scalar", "empty"])
-def test_more_items_than_the_queue_takes_are_refused_before_they_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tasks, "split_items", lambda inputs: pytest.fail("they were made"))
-    with serving(max_queue_tasks=100) as server:
-        answer = server.http.post("/tasks/identity?split=true", content=npy(np.zeros(101, np.uint8)))
-    problem(answer, 429, "queue_full")
-
-
 def test_what_has_no_items_is_not_split(server: InProcessServer, array: Any) -> None:
     answer = server.http.post("/tasks/picky?split=true", content=npy(array))
     assert "axis 0" in problem(answer, 422, "invalid_input")["detail"]

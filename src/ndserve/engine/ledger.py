@@ -186,20 +186,16 @@ class Ledger:
             task.public = True
             self._leave(task)
             if task.on_end is not None:
-                self._call(task.on_end)
+                try:
+                    task.on_end()
+                except Exception:  # one caller's fault must not cost the others their results
+                    logger.exception("the caller of task %s could not be told of its end", task.id)
         self.waiters.wake([task.id for task in tasks])
         if self.watchers:
             for task in tasks:
                 self.watchers.notify(task)
         if self._notifier is not None and any(task.options.webhook for task in tasks):
             self._notifier.nudge()
-
-    def _call(self, on_end: Callable[[], object]) -> None:
-        """One caller's fault must not cost the others their results."""
-        try:
-            on_end()
-        except Exception:
-            logger.exception("a caller could not be told of its task's end")
 
     def _leave(self, task: Task) -> None:
         if self.live.get(task.id) is not task:

@@ -41,6 +41,7 @@ class Front:
         """`delivered` is called with a task whose outcome has been sent."""
         self._hot = hot
         self._open_inference = open_inference
+        self._begin = open_inference.inference.begin
         self._delivered = delivered
 
     def match(self, scope: Scope) -> Matched | None:
@@ -55,7 +56,7 @@ class Front:
 
     def begin(self, path: str, method: str, headers: Mapping[bytes, bytes], exchange: Exchange) -> bool:
         """Begin to answer a request without a coroutine; False leaves it to `match` and `serve`."""
-        return method == "POST" and path.endswith("/infer") and self._open_inference.begin(path, headers, exchange)
+        return method == "POST" and path.endswith("/infer") and self._begin(path, headers, exchange)
 
     async def serve(self, matched: Matched, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""

@@ -32,43 +32,11 @@ PATIENCE = 3600.0
 """Seconds after which a wait without a deadline looks again whether there is something to wait for."""
 
 
-class _Pending:
-    """A request that has begun without a coroutine, until its task ends or its client goes."""
-
-    __slots__ = ("_exchange", "_request", "_service", "_target", "_task")
-
-    def __init__(
-        self, service: InferenceService, task: Task, target: Target, request: Request, exchange: Exchange
-    ) -> None:
-        self._service = service
-        self._task = task
-        self._target = target
-        self._request = request
-        self._exchange = exchange
-
-    def finish(self) -> None:
-        """Answer, for the task has ended."""
-        task, target = self._task, self._target
-        task.on_end = None  # which holds this, and this the task
-        try:
-            payload = encode(Origin(target.name, target.version or "1"), self._request, outputs_of(task))
-            answer: Answer = 200, payload.content_type, payload.chunks, payload.headers, None
-        except NdserveError as error:
-            answer = protocol_answer(error)
-        except Exception:
-            logger.exception("an inference of %s could not be answered", target.name)
-            answer = protocol_answer(NdserveError(INTERNAL))
-        self._exchange.reply(answer)
-
-    def give_up(self) -> None:
-        """Drop the task, for its client has gone."""
-        self._service.cancel(self._task)
-
-
 class Recipe(NamedTuple):
     """What a path and a request's JSON come to; a client sends the same ones again and again."""
 
     target: Target
+    origin: Origin
     request: Request
     plan: Plan
     options: TaskOptions
@@ -76,6 +44,36 @@ class Recipe(NamedTuple):
 
 
 MAX_RECIPES = 1024
+
+
+class _Pending:
+    """A request that has begun without a coroutine, until its task ends or its client goes."""
+
+    __slots__ = ("_exchange", "_recipe", "_service", "_task")
+
+    def __init__(self, service: InferenceService, task: Task, recipe: Recipe, exchange: Exchange) -> None:
+        self._service = service
+        self._task = task
+        self._recipe = recipe
+        self._exchange = exchange
+
+    def finish(self) -> None:
+        """Answer, for the task has ended."""
+        task, recipe = self._task, self._recipe
+        task.on_end = None  # which holds this, and this the task
+        try:
+            payload = encode(recipe.origin, recipe.request, outputs_of(task))
+            answer: Answer = 200, payload.content_type, payload.chunks, payload.headers, None
+        except NdserveError as error:
+            answer = protocol_answer(error)
+        except Exception:
+            logger.exception("an inference of %s could not be answered", recipe.target.name)
+            answer = protocol_answer(NdserveError(INTERNAL))
+        self._exchange.reply(answer)
+
+    def give_up(self) -> None:
+        """Drop the task, for its client has gone."""
+        self._service.cancel(self._task)
 
 
 class Inference:
@@ -107,14 +105,17 @@ class Inference:
             if recipe is not None:
                 tensors = arrays_of(recipe.request, body, length or 0, self._intake.max_body_bytes)
             else:
-                recipe, tensors = self._read(read_path(path), length, body)
+                named = read_path(path)
+                if named is None or named.action != "infer":
+                    return False
+                recipe, tensors = self._read(named, length, body)
                 if recipe.options.start_within is not None or not is_binary(recipe.request):
                     return False
                 if length and length <= CACHED:
                     if len(self._recipes) >= MAX_RECIPES:
                         self._recipes.clear()
                     self._recipes[path, body[:length]] = recipe
-            target, request, plan, options, parameters = recipe
+            target, _, _, plan, options, parameters = recipe
             task = service.start_inference(target, plan, tensors, parameters, options)
         except NdserveError as error:
             exchange.reply(protocol_answer(error))
@@ -124,7 +125,7 @@ class Inference:
             logger.exception("an inference at %s could not begin", path)
             exchange.reply(protocol_answer(NdserveError(INTERNAL)))
             return True
-        pending = _Pending(service, task, target, request, exchange)
+        pending = _Pending(service, task, recipe, exchange)
         task.on_end = pending.finish
         exchange.when_gone(pending.give_up)
         return True
@@ -143,11 +144,11 @@ class Inference:
             recipe, tensors = read(body)
         else:
             recipe, tensors = await asyncio.to_thread(read, body)
-        target, request, plan, options, parameters = recipe
+        target, origin, request, plan, options, parameters = recipe
         task = self._service.start_inference(target, plan, tensors, parameters, options)
         await self._ended(task, call, options.start_within)
         rows = task.rows if target.has_batch and not task.single else None
-        write = partial(encode, Origin(target.name, target.version or "1"), request, outputs_of(task), rows)
+        write = partial(encode, origin, request, outputs_of(task), rows)
         outputs = outputs_of(task)
         numbers = not any(array.dtype.hasobject for array in outputs.values())
         cheap = task.output_bytes <= SMALL or (is_binary(request) and numbers)
@@ -156,13 +157,12 @@ class Inference:
             payload = await compressed(payload, headers[b"accept-encoding"])
         return 200, payload.content_type, payload.chunks, payload.headers, None
 
-    def _read(self, named: Named | None, length: int | None, body: Buffer) -> tuple[Recipe, Tensors]:
+    def _read(self, named: Named, length: int | None, body: Buffer) -> tuple[Recipe, Tensors]:
         """What a request comes to, and its arrays.
 
         Raises:
             NdserveError: it is of no use, or there is no such model.
         """
-        assert named is not None  # who calls has matched the path
         target = find_target(self._service, named)
         limit = self._intake.max_body_bytes
         request, tensors = decode(body, length, target.inputs, limit, has_batch=target.has_batch)
@@ -170,7 +170,8 @@ class Inference:
             check_outputs(target.name, target.outputs, request.outputs)
         options, parameters = read_options(request.parameters, target)
         plan = plan_for(target, form_of(tensors), whole=True)
-        return Recipe(target, request, plan, options, parameters), tensors
+        origin = Origin(target.name, target.version or "1")
+        return Recipe(target, origin, request, plan, options, parameters), tensors
 
     async def _ended(self, task: Task, call: Call, seconds: float | None) -> None:
         """Wait for the task's end, and end it where its time or its caller has gone.

@@ -41,9 +41,3 @@ def _read(path: str) -> Named | None:
         repository, model, action = found.groups("")
         return Named(action, model, repository=repository)
     return None
-
-
-def is_inference(path: str) -> bool:
-    """Whether the path is one to infer at."""
-    named = read_path(path)
-    return named is not None and named.action == "infer"

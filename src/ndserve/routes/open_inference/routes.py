@@ -10,10 +10,10 @@ from ndserve.engine.management import Management
 from ndserve.engine.service import InferenceService
 from ndserve.engine.targets import Target
 from ndserve.errors import NdserveError, NotFoundError
-from ndserve.routes.asgi import Answer, Call, Exchange, Found, Handler, Intake
+from ndserve.routes.asgi import Answer, Call, Found, Handler, Intake
 from ndserve.routes.open_inference import documents
 from ndserve.routes.open_inference.infer import Inference, find_target
-from ndserve.routes.open_inference.paths import Named, is_inference, read_path
+from ndserve.routes.open_inference.paths import Named, read_path
 from ndserve.routes.open_inference.repository import Repository
 
 _JSON = b"application/json"
@@ -25,9 +25,9 @@ class OpenInferenceRoutes:
     def __init__(self, service: InferenceService, management: Management, intake: Intake) -> None:
         self._service = service
         repository = Repository(management, intake)
-        self._inference = Inference(service, intake)
+        self.inference = Inference(service, intake)
         self._handlers: dict[str, Mapping[str, Handler]] = {
-            "infer": {"POST": self._inference},
+            "infer": {"POST": self.inference},
             "v2": {"GET": self._server},
             # HEAD as load balancers ask.
             "v2/health/live": {"GET": self._live, "HEAD": self._live},
@@ -48,10 +48,6 @@ class OpenInferenceRoutes:
         if named is None:
             return {method: _unknown}, path
         return self._handlers[named.action], named
-
-    def begin(self, path: str, headers: Mapping[bytes, bytes], exchange: Exchange) -> bool:
-        """Begin an inference without a coroutine; False leaves the request to `match`."""
-        return is_inference(path) and self._inference.begin(path, headers, exchange)
 
     async def _server(self, call: Call, named: Named) -> Answer:
         return _answer(documents.server_metadata())
