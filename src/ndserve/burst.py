@@ -101,22 +101,25 @@ class Exchange:
     at every header of an answer by regular expression: together a fifth of a small request.
     """
 
-    __slots__ = ("_cycle", "_protocol", "passed")
+    __slots__ = ("_body", "_cycle", "_protocol", "passed")
 
     def __init__(self, cycle: RequestResponseCycle, protocol: BurstProtocol) -> None:
         self.passed = False
+        self._body: bytes | None = None
         self._cycle = cycle
         self._protocol = protocol
 
     def body(self) -> bytes | None:
         """The request's body if all of it has arrived; None leaves it to `receive`."""
         cycle = self._cycle
-        if cycle.more_body or cycle.disconnected or cycle.waiting_for_100_continue:
-            return None
-        cycle.message_event.clear()
-        if cycle.flow.read_paused:  # by a large body; a hang-up must be seen
-            cycle.flow.resume_reading()
-        return bytes(cycle.body)
+        if self._body is None:
+            if cycle.more_body or cycle.disconnected or cycle.waiting_for_100_continue:
+                return None
+            self._body, cycle.body = bytes(cycle.body), bytearray()  # held once
+            cycle.message_event.clear()
+            if cycle.flow.read_paused:  # by a large body; a hang-up must be seen
+                cycle.flow.resume_reading()
+        return self._body
 
     def answer(
         self, status: int, content_type: bytes, chunks: Sequence[bytes | memoryview], headers: Sequence[Header]
