@@ -39,11 +39,13 @@ def new_key(subject: str) -> list[str]:
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
     folder = tmp_path_factory.mktemp("certificates")
     authority, authority_key = folder / "ca.pem", folder / "ca.key"
-    openssl("req", "-x509", *new_key("Test CA"), "-days", "2", "-keyout", authority_key, "-out", authority)
+    # Python 3.13 wants an authority to say that it is one.
+    usage = ["-addext", "keyUsage=critical,keyCertSign,cRLSign"]
+    openssl("req", "-x509", *new_key("Test CA"), *usage, "-days", "2", "-keyout", authority_key, "-out", authority)
 
     def signed(file: str, subject: str) -> Path:
         request, key, certificate, extensions = (folder / f"{file}.{end}" for end in ("csr", "key", "crt", "ext"))
-        extensions.write_text(f"subjectAltName={subject}\n")
+        extensions.write_text(f"subjectAltName={subject}\nauthorityKeyIdentifier=keyid\n")
         openssl("req", *new_key(file), "-keyout", key, "-out", request)
         openssl(
             *("x509", "-req", "-in", request, "-CA", authority, "-CAkey", authority_key, "-set_serial", "1"),
