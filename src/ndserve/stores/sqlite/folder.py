@@ -76,10 +76,14 @@ class Folder:
 
     def _open_database(self, path: Path) -> Held:
         connection = open_database(path, self._durability)
-        unfinished = self._read_unfinished(connection)
-        self._count_runs(connection, unfinished)
-        tasks, nbytes, last = connection.execute(_TOTALS).fetchone()
-        self._remove_strays(connection)
+        try:
+            unfinished = self._read_unfinished(connection)
+            self._count_runs(connection, unfinished)
+            tasks, nbytes, last = connection.execute(_TOTALS).fetchone()
+            self._remove_strays(connection)
+        except BaseException:  # a damaged database, say
+            connection.close()
+            raise
         self.writer = Writer(connection, self.files, Reserve(self._path / "reserve"))
         self.reader = Reader(path)
         return Held(tasks, nbytes, last, unfinished)
