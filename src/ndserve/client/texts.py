@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import json
 import math
-import struct
 from collections.abc import Mapping
 
 import numpy as np
 
+from ndserve import byte_strings
 from ndserve.types import HostArray
 
 FAMILY = "application/vnd.open-inference+"
@@ -42,7 +42,7 @@ def encode(arrays: Mapping[str, HostArray]) -> tuple[bytes, dict[str, str]]:
     inputs, pieces = [], []
     for name, array in arrays.items():
         if is_text(array):
-            datatype, piece = "BYTES", _pack(array)
+            datatype, piece = "BYTES", byte_strings.pack(byte_strings.encoded(array))
         elif array.dtype in _DATATYPES:
             datatype, piece = _DATATYPES[array.dtype], array.tobytes()
         else:
@@ -58,7 +58,7 @@ def decode(content: bytes, length: int) -> dict[str, HostArray]:
     """The arrays of an answer by name; texts as objects, each `bytes`.
 
     Raises:
-        ValueError, KeyError, struct.error: it is cut off, or none.
+        ValueError, KeyError: it is cut off, or none.
     """
     arrays: dict[str, HostArray] = {}
     start = length
@@ -66,26 +66,9 @@ def decode(content: bytes, length: int) -> dict[str, HostArray]:
         end = start + output["parameters"]["binary_data_size"]
         shape, piece = tuple(output["shape"]), content[start:end]
         if output["datatype"] == "BYTES":
-            arrays[output["name"]] = _unpack(piece, shape)
+            arrays[output["name"]] = byte_strings.unpack(piece, math.prod(shape), shape)
         else:
             # A copy, because a view of bytes cannot be written to.
             arrays[output["name"]] = np.frombuffer(piece, _DTYPES[output["datatype"]]).reshape(shape).copy()
         start = end
     return arrays
-
-
-def _pack(array: HostArray) -> bytes:
-    texts = [each.encode() if isinstance(each, str) else each for each in array.reshape(-1).tolist()]
-    return b"".join([piece for text in texts for piece in (struct.pack("<I", len(text)), text)])
-
-
-def _unpack(data: bytes, shape: tuple[int, ...]) -> HostArray:
-    texts: HostArray = np.empty(math.prod(shape), object)
-    end = 0
-    for index in range(texts.size):
-        start = end + 4
-        end = start + struct.unpack_from("<I", data, end)[0]
-        texts[index] = data[start:end]
-    if end != len(data):
-        raise ValueError("the texts are cut off")
-    return texts.reshape(shape)

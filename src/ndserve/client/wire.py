@@ -6,7 +6,6 @@ import io
 import json
 import os
 import re
-import struct
 import uuid
 import zipfile
 from collections.abc import Mapping
@@ -159,7 +158,7 @@ def decode(response: httpx.Response) -> Result:
             return arrays if len(arrays) != 1 else next(iter(arrays.values()))
         loaded = np.load(io.BytesIO(response.content), allow_pickle=False)
         return loaded if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded.files}
-    except (ValueError, OSError, EOFError, KeyError, struct.error, zipfile.BadZipFile) as error:
+    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
         raise unexpected(response, f"no arrays ({error})") from None
 
 
