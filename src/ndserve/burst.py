@@ -153,7 +153,14 @@ class Exchange:
     def reply(self, answer: Answer) -> None:
         """Write an answer, or send it on a task of its own."""
         if not self.answer(*answer[:4]):
-            self._protocol.spawn(send_answer(answer, cast(Send, self._cycle.send)))
+            self._protocol.spawn(self._send(answer))
+
+    async def _send(self, answer: Answer) -> None:
+        try:
+            await send_answer(answer, cast(Send, self._cycle.send))
+        except Exception:  # the client must not wait for the rest
+            logger.exception("an answer could not be sent")
+            self._cycle.transport.close()
 
     def when_gone(self, call: Callable[[], object]) -> None:
         """Call this if the client hangs up before the answer."""

@@ -174,6 +174,19 @@ def test_an_answer_that_is_too_large_to_be_joined_is_sent_whole() -> None:
     run(main())
 
 
+def test_an_answer_that_cannot_be_sent_closes_the_connection() -> None:
+    async def main() -> None:
+        def broken(scope: Scope, exchange: Exchange) -> bool:
+            exchange.reply((200, b"text/plain", (b"x",), ((b"a", b"1\n"),), None))
+            return True
+
+        async with listening(lambda begin: broken) as (server, _), server.connected() as client:
+            client.send(GET)
+            assert await client.rest() == b""
+
+    run(main())
+
+
 @pytest.mark.parametrize("value", [b"1\r\nset-cookie: a=b", b"1\n", b"\r1"])
 def test_a_header_with_a_line_break_is_never_written(value: bytes) -> None:
     async def main() -> None:
