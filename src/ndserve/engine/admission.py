@@ -56,14 +56,14 @@ def plan_for(target: Target, form: Form, *, whole: bool = False) -> Plan:
     """What becomes of arrays of that form.
 
     Args:
-        whole: refuse arrays that lack the batch axis, where the target's specs have one.
+        whole: the arrays are as the specs say: refuse those that lack a batch axis, and offer no conversion.
 
     Raises:
         InvalidInputError: as for `admit`.
     """
     plan = target.plans.get(form)
     if plan is None:
-        plan = _plan(target, form)
+        plan = _plan(target, form, whole=whole)
         if len(target.plans) >= MAX_PLANS:
             target.plans.clear()
         target.plans[form] = plan
@@ -91,7 +91,7 @@ def fit(target: Target, plan: Plan, inputs: Tensors, parameters: Mapping[str, Pa
     return Admitted(key, fitted, plan.rows, plan.single)
 
 
-def _plan(target: Target, form: Form) -> Plan:
+def _plan(target: Target, form: Form, *, whole: bool) -> Plan:
     """What becomes of arrays of that form.
 
     Raises:
@@ -101,7 +101,7 @@ def _plan(target: Target, form: Form) -> Plan:
     names = _match_names(target, list(given))
     kinds = [(spec, *given[names[spec.name]]) for spec in target.inputs]
     for spec, dtype, _ in kinds:
-        _check_dtype(target, spec, dtype)
+        _check_dtype(target, spec, dtype, castable=not whole)
     single = _is_item(target, [(spec, len(shape)) for spec, _, shape in kinds])
     shapes = {spec.name: (1, *shape) if single else shape for spec, _, shape in kinds}
     for spec, _, shape in kinds:
@@ -112,13 +112,13 @@ def _plan(target: Target, form: Form) -> Plan:
     return Plan(key, tuple(names.items()), rows, single)
 
 
-def _check_dtype(target: Target, spec: TensorSpec, dtype: np.dtype[Any]) -> None:
+def _check_dtype(target: Target, spec: TensorSpec, dtype: np.dtype[Any], *, castable: bool) -> None:
     if target.process is not None and is_narrow(dtype):
         hint = "array code cannot compute with it; send float32"
         raise _refusal(target, f"input {spec.name!r} is {dtype.name}: {hint}")
     if spec.dtype is not None and dtype != spec.dtype:
-        text = dtype.hasobject or spec.dtype.hasobject
-        hint = "send that dtype" if text else "send that dtype, or add ?cast=true for a safe conversion"
+        castable = castable and not (dtype.hasobject or spec.dtype.hasobject)
+        hint = "send that dtype, or add ?cast=true for a safe conversion" if castable else "send that dtype"
         raise _refusal(target, f"input {spec.name!r} is {name_of(dtype)}, not {name_of(spec.dtype)}: {hint}")
 
 

@@ -267,3 +267,9 @@ def test_large_values_in_the_json_are_read_and_written_beside_the_loop(server: I
     array = floats(100_000)
     large = {"name": "x", "datatype": "FP32", "shape": [100_000], "data": array.tolist()}
     assert values(post(server, "identity", document(large))) == array.tolist()
+
+
+def test_a_wrong_datatype_is_refused_without_a_word_of_what_this_protocol_has_not(server: InProcessServer) -> None:
+    entry = {"name": "image", "datatype": "INT32", "shape": [1, 8, 8], "data": list(range(64))}
+    text = refused(post(server, "digits", document(entry)), 400, "int32, not float32")
+    assert "cast" not in text
