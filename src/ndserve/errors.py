@@ -10,7 +10,8 @@ Where each class arises on the way of a request::
              -> service   UnknownTargetError, UnavailableError, InvalidInputError, QueueFullError, ShuttingDownError,
                         ConflictError
              -> stores    StoreFullError, StoreUnavailableError
-             -> cache     ModelLoadError, ModelTooLargeError
+             -> cache     ModelLoadError, ModelTooLargeError, ModelMemoryFullError
+             -> uploads   InvalidModelError, DigestMismatchError, ConflictError, StoreFullError
              -> lane      ExecutionError, EngineDeadError
     back       service   TaskFailedError, TaskTimeoutError, InterruptedTaskError, GroupFailedError, GoneError,
                         NotFailedError
@@ -106,6 +107,20 @@ class InvalidInputError(NdserveError):
 
     code = "invalid_input"
     status = 422
+
+
+class InvalidModelError(NdserveError):
+    """What was uploaded is no model that can be served."""
+
+    code = "invalid_model"
+    status = 422
+
+
+class DigestMismatchError(NdserveError):
+    """What arrived is not what its digest says."""
+
+    code = "digest_mismatch"
+    status = 400
 
 
 class UnsupportedMediaTypeError(NdserveError):
@@ -223,10 +238,18 @@ class ModelLoadError(NdserveError):
 
 
 class ModelTooLargeError(NdserveError):
-    """The model, or the set of models that a process calls, can never fit beside the pinned ones."""
+    """The model, or the set of models that a process calls, is larger than the whole budget."""
 
     code = "model_too_large"
     status = 507
+
+
+class ModelMemoryFullError(NdserveError):
+    """Other models are in use or pinned, and have left no room for this one for as long as `--load-wait`."""
+
+    code = "model_memory_full"
+    status = 503
+    retry_after = 5
 
 
 class ExecutionError(NdserveError):

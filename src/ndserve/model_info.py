@@ -23,21 +23,36 @@ class Batching:
     reason: str
 
 
+Shapes: TypeAlias = tuple[tuple[str, tuple[int, ...]], ...]
+"""A shape for each input, by name."""
+
+ProviderOptions: TypeAlias = tuple[tuple[str, tuple[tuple[str, str], ...]], ...]
+"""Options of onnxruntime's execution providers, as onnxruntime takes them: texts, by the provider's short name."""
+
+
 @dataclass(frozen=True, slots=True)
 class ModelOptions:
-    """A model's own `model.toml`; None leaves the server's default in force."""
+    """A model's own `model.toml`; None leaves the server's default in force.
+
+    `warmup` are the inputs' shapes to run before the model is ready; the empty tuple asks for none. `providers` are
+    the execution providers to use, best first, by their short names; those that the device does not have are left out.
+    """
 
     max_batch_size: int | None = None
     max_wait_ms: float | None = None
     batching: Literal["auto", "off"] = "auto"
     pinned: bool = False
+    warmup: tuple[Shapes, ...] | None = None
+    providers: tuple[str, ...] | None = None
+    provider_options: ProviderOptions = ()
 
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
     """One version of a model as it lies on disk. `nbytes` counts the file and its external data.
 
-    `problem` says why it cannot be served; it is empty for a model that looks right. `stamp` tells whether its files
+    `largest` is the size of its largest weight: so much more may be needed while it is loaded. `external` are the
+    files of its external data. `problem` says why it cannot be served; it is empty for a model that looks right. `stamp` tells whether its files
     have changed, and `revision` which of several that the server has had under this name and version it is. `change`
     names what a client has changed about it; it is empty for a model as it lies in the repository.
     """
@@ -53,6 +68,8 @@ class ModelInfo:
     stamp: tuple[int, ...] = field(default=(), compare=False)
     revision: int = 0
     change: str = ""
+    largest: int = 0
+    external: tuple[Path, ...] = ()
 
     @property
     def key(self) -> ModelKey:

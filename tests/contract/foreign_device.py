@@ -41,7 +41,7 @@ class ForeignDevice:
         """array_api_strict has finished when it returns."""
 
     def memory(self) -> Memory:
-        return Memory(1 << 30, 1 << 31)
+        return Memory(1 << 30, 1 << 31, 1 << 30)
 
     def providers(self) -> list[Provider]:
         return ["CPUExecutionProvider"]

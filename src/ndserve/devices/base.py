@@ -20,10 +20,15 @@ Provider: TypeAlias = str | tuple[str, dict[str, Any]]
 
 
 class Memory(NamedTuple):
-    """Bytes of the device's memory: free now, and in all."""
+    """Bytes of the device's memory: free now, in all, and what loading models adds to.
+
+    `used` is compared with itself alone, before and after a load. On the CPU it is what this process takes; on a GPU,
+    where the driver may not tell processes apart, what is not free.
+    """
 
     free: int
     total: int
+    used: int
 
 
 class DeviceUnavailableError(StartupError):

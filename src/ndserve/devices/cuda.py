@@ -98,11 +98,12 @@ class CudaDevice:
         if self._handle is not None:
             with contextlib.suppress(pynvml.NVMLError):
                 info = pynvml.nvmlDeviceGetMemoryInfo(self._handle)
-                return Memory(info.free, info.total)
+                return Memory(info.free, info.total, info.total - info.free)
         try:
-            return Memory(*cupy.cuda.Device(self._index).mem_info)
+            free, total = cupy.cuda.Device(self._index).mem_info
         except cupy.cuda.runtime.CUDARuntimeError:
-            return Memory(0, self._total)
+            return Memory(0, self._total, self._total)
+        return Memory(free, total, total - free)
 
     def providers(self) -> list[Provider]:
         options = {

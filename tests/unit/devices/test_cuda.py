@@ -184,13 +184,13 @@ def test_onnxruntime_gets_the_index_and_the_stream_and_the_cpu_for_the_rest() ->
 
 @pytest.mark.usefixtures("libraries")
 def test_memory_is_what_nvml_says_of_the_gpu_at_the_same_address() -> None:
-    assert opened("cuda:1").memory() == Memory(31, 40)
+    assert opened("cuda:1").memory() == Memory(31, 40, 9)
 
 
 @pytest.mark.parametrize("function", ["nvmlInit", "nvmlDeviceGetHandleByPciBusId", "nvmlDeviceGetMemoryInfo"])
 def test_memory_is_what_cuda_says_where_nvml_cannot_tell(libraries: Libraries, function: str) -> None:
     setattr(libraries.nvml, function, raising(NvmlError("Not Supported")))
-    assert opened("cuda:1").memory() == Memory(11, 20)
+    assert opened("cuda:1").memory() == Memory(11, 20, 9)
 
 
 def test_memory_is_what_cuda_says_where_the_gpu_has_no_address(libraries: Libraries) -> None:
@@ -199,10 +199,10 @@ def test_memory_is_what_cuda_says_where_the_gpu_has_no_address(libraries: Librar
         pci_bus_id = property(raising(CudaError("cudaErrorInvalidDevice")))
 
     libraries.cuda.Device = lambda index: Gpu()
-    assert opened("cuda:1").memory() == Memory(11, 20)
+    assert opened("cuda:1").memory() == Memory(11, 20, 9)
 
 
-@pytest.mark.parametrize(("mode", "memory"), [([1, 1], Memory(11, 20)), ([0, 1], Memory(31, 40))])
+@pytest.mark.parametrize(("mode", "memory"), [([1, 1], Memory(11, 20, 9)), ([0, 1], Memory(31, 40, 9))])
 def test_memory_of_a_slice_is_not_that_of_the_whole_gpu(libraries: Libraries, mode: list[int], memory: Memory) -> None:
     libraries.nvml.nvmlDeviceGetMigMode = lambda handle: mode
     assert opened("cuda:1").memory() == memory
@@ -212,7 +212,7 @@ def test_a_gpu_that_no_longer_answers_has_no_free_memory(libraries: Libraries) -
     device = opened("cuda:1")
     libraries.nvml.nvmlDeviceGetMemoryInfo = raising(NvmlError("GPU is lost"))
     libraries.cuda.Device = raising(CudaError("cudaErrorIllegalAddress"))
-    assert device.memory() == Memory(0, 20)
+    assert device.memory() == Memory(0, 20, 20)
 
 
 @pytest.mark.parametrize(("unused", "kept"), [(2, 2), (3, 0)])
