@@ -22,17 +22,28 @@ from ndserve import __version__
 from ndserve.devices import open_device
 from ndserve.devices.base import Device, DeviceUnavailableError
 from ndserve.engine.courier import Courier
+from ndserve.engine.following import Follower
 from ndserve.engine.lane import Lane
 from ndserve.engine.ledger import Ledger
 from ndserve.engine.management import Management
+from ndserve.engine.publishing import Publishing
 from ndserve.engine.service import InferenceService, QueueBounds
-from ndserve.engine.targets import BatchDefaults, Target, Targets
+from ndserve.engine.target import BatchDefaults, Target
+from ndserve.engine.targets import Targets
 from ndserve.engine.tasks import Tasks
 from ndserve.errors import InvalidParameterError, NdserveError, StartupError
 from ndserve.model_cache import repository
-from ndserve.model_cache.cache import ModelCache
-from ndserve.model_cache.sent import remove_left_over
-from ndserve.model_cache.session import Session, check_runtime
+from ndserve.model_cache.budget import budget_of
+from ndserve.model_cache.cache import ModelCache, Patience
+from ndserve.model_cache.costs import Costs
+from ndserve.model_cache.digests import AllowedDigests
+from ndserve.model_cache.loader import Loader
+from ndserve.model_cache.locked_folder import remove_left_over
+from ndserve.model_cache.optimized import OptimizedModels
+from ndserve.model_cache.sent import PREFIX
+from ndserve.model_cache.session import RUNTIME, Session, check_runtime
+from ndserve.model_cache.uploads import clean_up
+from ndserve.model_cache.watching import changed_names
 from ndserve.model_info import ModelInfo
 from ndserve.processes.base import Process, builtin_processes, load_processes
 from ndserve.routes import models, system
@@ -65,10 +76,7 @@ def create_app(settings: Settings, on_dead: Callable[[str], None] | None = None)
     """
     device, why = open_checked(settings.device)
     logger.info("device: %s (%s)", device.name, why)
-    if settings.store == "memory":
-        logger.info("tasks: kept in memory, and lost when the process ends (--store memory)")
-    else:
-        logger.info("tasks: kept in %s (--durability %s)", settings.data_dir, settings.durability)
+    logger.info("tasks: %s", settings.describe_store())
     targets = _targets(settings)
     routers = load_routers(settings.routes) if settings.routes else []
     clock = _clock()
@@ -96,12 +104,14 @@ def create_app(settings: Settings, on_dead: Callable[[str], None] | None = None)
             _lifespan,
             service=service,
             management=management,
+            follower=_follower(settings, management, clock),
             courier=courier,
             preload=preload,
             drain_seconds=settings.drain_seconds,
         ),
     )
     app.state.gate, app.state.service, app.state.tasks = gate, service, tasks
+    app.state.management, app.state.publishing = management, Publishing(management, settings.max_model_bytes)
     for router in (system.router, models.router, task_routes.router):
         app.include_router(router)
     _include_user_routers(app, routers)
@@ -178,8 +188,6 @@ def _service(
     courier: Courier | None,
     on_dead: Callable[[str], None],
 ) -> InferenceService:
-    budget = settings.model_memory or device.memory().total // 2
-    open_session = partial(Session.open, device=device, threads=settings.cpu_threads)
     store = open_store(
         settings.store,
         folder=settings.data_dir,
@@ -190,13 +198,41 @@ def _service(
     return InferenceService(
         targets=targets,
         ledger=Ledger(store, clock, settings.result_ttl, courier),
-        cache=ModelCache(open_session, budget, clock),
+        cache=_cache(settings, device, clock),
         lane=Lane(device),
         bounds=QueueBounds(settings.max_queue_tasks, settings.max_queue_bytes),
         clock=clock,
         on_dead=on_dead,
         max_attempts=settings.max_attempts,
     )
+
+
+def _follower(settings: Settings, management: Management, clock: Callable[[], float]) -> Follower | None:
+    """Who follows the model folder; None where it is not to be followed."""
+    root = management.root
+    if root is None or not settings.watch:
+        return None
+    return Follower(management.takeover, root, partial(changed_names, root.resolve()), clock)
+
+
+def _cache(settings: Settings, device: Device, clock: Callable[[], float]) -> ModelCache:
+    """The model cache, and how it has its models loaded.
+
+    Raises:
+        StartupError: its budget or the file of allowed digests is of no use.
+    """
+    budget = budget_of(settings.model_memory, device.memory(), is_gpu=device.name != "cpu")
+    logger.info("models: at most %d bytes loaded (--model-memory %s)", budget, settings.model_memory)
+    kept = settings.cache_optimized
+    optimized = OptimizedModels(settings.data_dir / "optimized", kept) if kept else None
+    loader = Loader(
+        device,
+        partial(Session.open, device=device, threads=settings.cpu_threads, optimized=optimized),
+        Costs(settings.costs_file, f"{device.name.partition(':')[0]} {RUNTIME}", budget),
+        AllowedDigests.read(settings.allow_digests) if settings.allow_digests else None,
+        settings.max_batch_size,
+    )
+    return ModelCache(loader, budget, clock, Patience(settings.load_wait, settings.load_retry))
 
 
 def _courier(settings: Settings, guard: Guard, clock: Callable[[], float]) -> Courier | None:
@@ -221,13 +257,18 @@ async def _lifespan(
     *,
     service: InferenceService,
     management: Management,
+    follower: Follower | None,
     courier: Courier | None,
     preload: list[Target],
     drain_seconds: float,
 ) -> AsyncIterator[None]:
     try:
-        await asyncio.to_thread(remove_left_over)
+        await asyncio.to_thread(remove_left_over, PREFIX)
+        if management.root is not None:
+            await asyncio.to_thread(clean_up, management.root)
         await service.start(preload)
+        if follower is not None:
+            follower.start()
         if courier is not None:
             courier.start(service.store.outbox)
         yield
@@ -238,6 +279,8 @@ async def _lifespan(
     finally:
         if courier is not None:
             await courier.close()
+        if follower is not None:
+            await follower.close()
         await management.close()
         await service.close()
 

@@ -52,9 +52,10 @@ class ModelInfo:
     """One version of a model as it lies on disk. `nbytes` counts the file and its external data.
 
     `largest` is the size of its largest weight: so much more may be needed while it is loaded. `external` are the
-    files of its external data. `problem` says why it cannot be served; it is empty for a model that looks right. `stamp` tells whether its files
-    have changed, and `revision` which of several that the server has had under this name and version it is. `change`
-    names what a client has changed about it; it is empty for a model as it lies in the repository.
+    files of its external data. `problem` says why it cannot be served; it is empty for a model that looks right.
+    `stamp` tells whether its files have changed, and `revision` which of several that the server has had under this
+    name and version it is. `change` names what a client has changed about it; it is empty for a model as it lies in
+    the repository.
     """
 
     name: str

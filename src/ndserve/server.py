@@ -56,6 +56,7 @@ def configure_logging(level: str) -> None:
     """One format for ndserve and uvicorn, on stderr."""
     logging.basicConfig(level=level.upper(), format="%(asctime)s %(levelname)-8s %(message)s")
     logging.getLogger("uvicorn.error").setLevel(max(logging.WARNING, logging.getLogger().level))
+    logging.getLogger("watchfiles").setLevel(logging.WARNING)
     # It warns of every broken body, which is the client's to know and would let it fill the log.
     logging.getLogger("python_multipart").setLevel(logging.ERROR)
 

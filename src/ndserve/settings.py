@@ -9,13 +9,39 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import ByteSize, Field, NonNegativeFloat, PositiveFloat, PositiveInt, SecretStr
+from pydantic import (
+    BeforeValidator,
+    ByteSize,
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    SecretStr,
+    TypeAdapter,
+)
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
+from ndserve.threads import threads_of
+
 GIB = 1024**3
+
+_SHARE = re.compile(r"(\d{1,3}(?:\.\d+)?)\s*%")
+
+
+def _read_memory(value: object) -> str:
+    """`auto`, a percentage of the device's memory such as `40%`, or bytes as a plain number."""
+    if value == "auto":
+        return "auto"
+    share = _SHARE.fullmatch(str(value).strip())
+    if share is None:
+        return str(int(TypeAdapter(ByteSize).validate_python(value)))
+    if not 0 < float(share[1]) <= 100:
+        raise ValueError("a percentage lies between 0 and 100")
+    return f"{share[1]}%"
 
 
 class Settings(BaseSettings):
@@ -52,8 +78,25 @@ class Settings(BaseSettings):
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N; auto takes a GPU where one can be used.")
     default_process: str = Field("normalize", description="What /process_np_array runs when no target is named.")
     preload: list[str] = Field([], description="Models to load at start instead of on first use; `all` for all.")
-    model_memory: ByteSize | None = Field(
-        None, description="Bytes of models kept loaded, e.g. 8GiB; by default half of the device's memory."
+    model_memory: Annotated[str, BeforeValidator(_read_memory)] = Field(
+        "auto",
+        description="Memory for loaded models: 8GiB, 40%% of the device's, or auto: of a GPU what is free less a"
+        " margin, on the CPU half of what is free.",
+    )
+    load_wait: NonNegativeFloat = Field(
+        30.0, description="Seconds for which tasks wait for room for their model when others are in use or pinned."
+    )
+    load_retry: NonNegativeFloat = Field(
+        5.0, description="Seconds after which a model that failed to load is tried again; doubles with each failure."
+    )
+    watch: bool = Field(True, description="Follow what is added, changed and removed in the folder of models.")
+    max_model_bytes: ByteSize = Field(ByteSize(16 * GIB), description="Largest model file that can be uploaded.")
+    allow_digests: Path | None = Field(
+        None, description="File of SHA-256 digests, as sha256sum prints them; other models are not loaded."
+    )
+    cache_optimized: ByteSize = Field(
+        ByteSize(0),
+        description="Bytes of --data-dir for optimized forms of models, which load faster the next time; 0 for none.",
     )
     threads: Annotated[int, Field(ge=0)] = Field(
         0, description="Threads of one model on the CPU; 0 leaves one core to the server."
@@ -109,10 +152,21 @@ class Settings(BaseSettings):
         """Most bytes of arrays in the store."""
         return self.store_bytes or (10 if self.store == "sqlite" else 2) * GIB
 
+    def describe_store(self) -> str:
+        """Where tasks are kept, in words."""
+        if self.store == "memory":
+            return "kept in memory, and lost when the process ends (--store memory)"
+        return f"kept in {self.data_dir} (--durability {self.durability})"
+
     @property
     def cpu_threads(self) -> int:
-        """Threads of one model on the CPU. The event loop keeps a core of its own where there are several."""
-        return self.threads or max(1, len(os.sched_getaffinity(0)) - 1)
+        """Threads of one model on the CPU."""
+        return self.threads or threads_of(len(os.sched_getaffinity(0)), lanes=1)
+
+    @property
+    def costs_file(self) -> Path | None:
+        """Where what models take in memory is kept; None where nothing is to outlive the process."""
+        return self.data_dir / "model_costs.json" if self.store == "sqlite" else None
 
     def as_environment(self) -> dict[str, str]:
         """The options that differ from their defaults, as the environment that gives them to another process."""

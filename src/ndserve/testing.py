@@ -75,14 +75,14 @@ def serving(
     routes: str | Path | None = None,
     **options: Any,
 ) -> Iterator[InProcessServer]:
-    """A started server: `--device cpu --store memory`, with these folders and any other option by its name.
+    """A started server: `--device cpu --store memory --no-watch`, with these folders and any other option by its name.
 
     Raises:
         StartupError: it cannot be served as configured.
     """
     folders = {"models": models, "processes": processes, "routes": routes}
     options |= {name: Path(folder) for name, folder in folders.items() if folder is not None}
-    app = create_app(Settings(**{"device": "cpu", "store": "memory", **options}))
+    app = create_app(Settings(**{"device": "cpu", "store": "memory", "watch": False, **options}))
     with TestClient(app, base_url=URL) as http:
         yield InProcessServer(http, app.state.service)
 

@@ -113,6 +113,7 @@ class TaskOptions:
     `priority` runs from 0 to 9, and 9 goes first. A task that has not started `start_within` seconds after it was
     accepted expires; one that has not ended `run_within` seconds after its first start fails. Its outcome is kept for
     `ttl`. `idempotency_key` names the request, and `fingerprint` tells whether another one of that name is the same.
+    `version_named` says that the caller has asked for that version of the model, and not for the newest that loads.
     """
 
     priority: int = 5
@@ -122,6 +123,7 @@ class TaskOptions:
     webhook: Webhook | None = None
     idempotency_key: str | None = None
     fingerprint: str = ""
+    version_named: bool = False
 
 
 DEFAULT_OPTIONS = TaskOptions()

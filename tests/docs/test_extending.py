@@ -58,7 +58,7 @@ def test_the_model_of_the_guide_runs_with_the_options_of_its_file(server: InProc
     assert isinstance(result, np.ndarray)
     assert result.tolist() == [[1, 2, 3]] * 2
     (version,) = server.http.get("/models/amplify").json()
-    assert version["state"] == "ready"
+    assert version["state"] == "READY"
     assert version["batching"]["mode"] == "on"
     assert version["batching"]["max_batch_size"] == 64
     assert version["batching"]["max_wait_ms"] == 2

@@ -10,12 +10,11 @@ import gc
 import subprocess
 import sys
 import time
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 import pytest
 from onnx import helper
 
@@ -25,48 +24,25 @@ from ndserve.devices.cpu import CpuDevice
 from ndserve.engine.lane import Lane
 from ndserve.engine.ledger import Ledger
 from ndserve.engine.service import InferenceService, QueueBounds
-from ndserve.engine.targets import BatchDefaults, Targets
+from ndserve.engine.target import BatchDefaults
+from ndserve.engine.targets import Targets
 from ndserve.errors import StartupError
 from ndserve.model_cache import repository
 from ndserve.model_cache.cache import ModelCache
+from ndserve.model_cache.costs import Costs
+from ndserve.model_cache.loader import Loader
 from ndserve.model_cache.session import Session
-from ndserve.model_info import ModelInfo
 from ndserve.processes.base import builtin_processes
 from ndserve.stores.memory import MemoryStore
 from ndserve.types import HostArray, Tensors
 from tests import onnx_models
+from tests.gpu.digits import MODELS, digits, images, on_the_cpu, run
 
 pytestmark = pytest.mark.gpu
 
-MODELS = Path(__file__).parents[2] / "models"
 MIB = 1 << 20
 MAX_GROWTH = 64 * MIB
 """What 200 loads may cost for good. A leak of the weights, arena and handles of one load is several MiB each."""
-
-
-@cache
-def images() -> HostArray:
-    with np.load(MODELS / "digits" / "samples" / "heldout.npz") as heldout:
-        return np.asarray(heldout["images"], np.float32)
-
-
-@cache
-def digits() -> ModelInfo:
-    (info,) = (info for info in repository.scan(MODELS) if info.name == "digits")
-    return info
-
-
-@cache
-def on_the_cpu() -> HostArray:
-    """What onnxruntime's CPU provider says of the images."""
-    session = ort.InferenceSession(str(digits().path), providers=["CPUExecutionProvider"])
-    probabilities: HostArray = session.run(["probabilities"], {"image": images()})[0]
-    return probabilities
-
-
-def run(device: Device, session: Session, **inputs: HostArray) -> dict[str, HostArray]:
-    outputs = session.run({name: device.to_device([array]) for name, array in inputs.items()})
-    return {name: device.to_host(array) for name, array in outputs.items()}
 
 
 def opened(tmp_path: Path, proto: Any, device: Device) -> Session:
@@ -285,7 +261,11 @@ def service_on(device: Device) -> InferenceService:
     return InferenceService(
         targets=Targets(repository.scan(MODELS), builtin_processes(), BatchDefaults()),
         ledger=Ledger(MemoryStore(max_tasks=1000, max_bytes=1 << 30), time.monotonic, 60.0, None),
-        cache=ModelCache(partial(Session.open, device=device, threads=1), 1 << 30, time.monotonic),
+        cache=ModelCache(
+            Loader(device, partial(Session.open, device=device, threads=1), Costs(None, "test", 1 << 30)),
+            1 << 30,
+            time.monotonic,
+        ),
         lane=Lane(device),
         bounds=QueueBounds(1000, 1 << 30),
         clock=time.monotonic,

@@ -42,7 +42,7 @@ def gated_app(**options: Any) -> App:
     for path in MANAGED:
         if path.startswith("/models"):  # reading them is for everybody with a key
             router.api_route(path, include_in_schema=False, methods=CHANGING)(_managing)
-    app.include_router(router)
+    app.router.routes[:0] = router.routes  # before the real ones
     protocol = app.front._open_inference
     match = protocol.match
 

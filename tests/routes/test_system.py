@@ -53,7 +53,7 @@ def test_the_catalogue_holds_models_and_processes(server: InProcessServer) -> No
 def test_a_model_is_listed_as_ready_once_it_has_been_used(server: InProcessServer) -> None:
     server.run("digits", digit(0))
     (version,) = server.http.get("/models/digits").json()
-    assert version["state"] == "ready"
+    assert version["state"] == "READY"
     assert version["batching"]["mode"] == "on"
 
 
@@ -72,7 +72,7 @@ def damaged(tmp_path: Path) -> Path:
 def test_a_broken_model_is_listed_with_the_reason(damaged: Path) -> None:
     with serving(models=damaged) as server:
         states = {model["name"]: model for model in server.http.get("/models").json()["models"]}
-        assert states["bad"]["state"] == "failed"
+        assert states["bad"]["state"] == "FAILED"
         assert states["bad"]["reason"]
         assert states["good"]["reason"] is None
 

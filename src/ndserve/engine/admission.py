@@ -13,7 +13,7 @@ import numpy as np
 
 from ndserve.codecs.base import UNNAMED
 from ndserve.dtypes import is_float, is_narrow
-from ndserve.engine.targets import Form, Plan, Target
+from ndserve.engine.target import Form, Plan, Target
 from ndserve.errors import InvalidInputError, InvalidParameterError, UnavailableError
 from ndserve.types import BatchKey, HostArray, Parameter, Tensors, TensorSpec, join_names, name_of
 

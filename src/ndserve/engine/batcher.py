@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from itertools import chain, count
 from typing import NamedTuple, TypeAlias
 
-from ndserve.engine.targets import TargetKey
+from ndserve.engine.target import TargetKey
 from ndserve.types import Batch, BatchKey, Task
 
 TOP_PRIORITY = 9

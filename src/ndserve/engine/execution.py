@@ -6,14 +6,13 @@ from collections.abc import Callable, Mapping
 from time import monotonic_ns
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from ndserve import byte_strings
 from ndserve.devices.base import Device
-from ndserve.dtypes import PLAIN, carried, is_narrow, uncarried
+from ndserve.dtypes import PLAIN, uncarried
 from ndserve.engine.statistics import Spans
-from ndserve.engine.targets import Target
+from ndserve.engine.target import Target
 from ndserve.model_cache import batch_safety
+from ndserve.model_cache.on_host import host_run, sent
 from ndserve.model_cache.session import Session
 from ndserve.model_info import Batching
 from ndserve.processes.base import ModelCall
@@ -43,7 +42,7 @@ def execute(
     begun = monotonic_ns()
     call = _call(device, target, sessions, batch)
     inputs = {
-        name: device.to_device(arrays) if arrays[0].dtype in _PLAIN else _sent(device, arrays)
+        name: device.to_device(arrays) if arrays[0].dtype in _PLAIN else sent(device, arrays)
         for name, arrays in parts.items()
     }
     given = monotonic_ns()
@@ -71,16 +70,6 @@ _MORE_THAN_NUMBERS = "uOUST"
 """The kinds of arrays that may hold the bits of narrow floats, or texts: as objects or as NumPy's own strings."""
 
 
-def _sent(device: Device, parts: list[HostArray]) -> Array:
-    """One input as the call takes it: on the device, or on the host where no device has such elements."""
-    dtype = parts[0].dtype
-    if dtype.hasobject:
-        texts = parts[0].view() if len(parts) == 1 else np.concatenate(parts)
-        texts.flags.writeable = False  # as `CpuDevice.to_device` has it
-        return texts
-    return device.to_device([carried(part) for part in parts] if is_narrow(dtype) else parts)
-
-
 def _own(array: HostArray, output: Array) -> HostArray:
     """A process's output as nobody else has it: the process may keep its array, and write to it at the next call."""
     if not array.dtype.isnative:
@@ -102,16 +91,6 @@ def _told(target: Target, name: str, array: HostArray) -> HostArray:
         ) from None
     except UnicodeEncodeError as error:
         raise ValueError(f"output {name!r} holds a text that is no Unicode: {error.reason}") from None
-
-
-def host_run(device: Device, call: Callable[[Mapping[str, Array]], Mapping[str, Array]]) -> batch_safety.Run:
-    """The same call with host arrays on both sides."""
-
-    def run(inputs: Tensors) -> Tensors:
-        outputs = call({name: _sent(device, [array]) for name, array in inputs.items()})
-        return {name: device.to_host(array) for name, array in outputs.items()}
-
-    return run
 
 
 def _call(

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ndserve.engine.targets import Target
+from ndserve.engine.target import Target
 from ndserve.errors import InvalidInputError, NotAcceptableError
 from ndserve.stores.base import Group, GroupState
 from ndserve.types import HostArray, TaskOptions, TaskState, Tensors, join_names, name_of, total_bytes

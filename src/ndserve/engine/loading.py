@@ -6,14 +6,11 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
-from functools import partial
 
 from ndserve.engine.batcher import Batcher
-from ndserve.engine.execution import host_run
 from ndserve.engine.lane import Lane, describe_error
-from ndserve.engine.targets import Target, TargetKey
+from ndserve.engine.target import Target, TargetKey
 from ndserve.errors import ExecutionError, NdserveError
-from ndserve.model_cache import batch_safety
 from ndserve.model_cache.cache import ModelCache
 from ndserve.model_info import Batching
 from ndserve.types import Failure, Task
@@ -34,7 +31,7 @@ class Loading:
         batcher: Batcher,
         clock: Callable[[], float],
         pump: Callable[[], None],
-        fail: Callable[[list[Task], Failure], None],
+        fail: Callable[[Target, list[Task], Failure], None],
     ) -> None:
         """`pump` is called when tasks may run that could not; `fail` with those whose models cannot be loaded."""
         self._lane = lane
@@ -65,15 +62,18 @@ class Loading:
         self._jobs.add(job)  # the loop alone would not keep it alive
         job.add_done_callback(self._jobs.discard)
 
-    async def warm(self, target: Target) -> None:
-        """Load the target's models ahead of the first request, and probe them.
+    async def warm(self, target: Target, instead_of: Sequence[Target] = ()) -> None:
+        """Load the target's models ahead of the first request, also such as have failed to load a moment ago.
+
+        Args:
+            instead_of: what this target is to replace.
 
         Raises:
-            ModelLoadError, ModelTooLargeError: as `ModelCache.loaded` says.
+            ModelLoadError, ModelTooLargeError, ModelMemoryFullError: as `ModelCache.loaded` says.
         """
-        async with self._cache.loaded(target.models):
-            await self._probe(target)
-        self._pump()  # for tasks that came while the probe held the lane
+        replaced = [info.key for former in instead_of for info in former.models]
+        async with self._cache.loaded(target.models, instead_of=replaced, again=True):
+            self._take_verdict(target)
 
     async def left(self, target: Target) -> None:
         """Wait until no task of the target is queued or runs any more."""
@@ -141,7 +141,7 @@ class Loading:
         began = self._clock()
         try:
             async with self._cache.loaded(target.models):
-                await self._probe(target)
+                self._take_verdict(target)
                 self._loads[target.key] = began, self._clock()
                 self._served.discard(target.key)
                 self._batcher.release(target.key)
@@ -155,22 +155,19 @@ class Loading:
             if self._halted:
                 return
             failure = error.failure() if isinstance(error, NdserveError) else failure_of(target, error)
-            self._fail(self._batcher.drop(target.key), failure)
+            self._fail(target, self._batcher.drop(target.key), failure)
             self._turned.set()
 
     def _has_turn_to_come(self, target: Target) -> bool:
         return target.key not in self._served and self._batcher.has(target.key)
 
-    async def _probe(self, target: Target) -> None:
-        """Judge the batch safety of a model that has just been loaded, where random inputs can tell."""
+    def _take_verdict(self, target: Target) -> None:
+        """Take what the load has shown of a model's batch safety, where random inputs could tell."""
         if target.process is not None or target.batching.mode != "untested":
             return
-        (info,) = target.models
-        with self._cache.lease(target.models) as sessions:
-            run = host_run(self._lane.device, sessions[target.name].run)
-            batching = await self._lane.run(partial(batch_safety.at_load, run, info))
-        if target.batching.mode == "untested":
-            target.batching = batching
+        verdict = self._cache.known(target.models[0]).verdict
+        if verdict is not None:
+            target.batching = verdict
 
 
 def failure_of(target: Target, error: BaseException) -> Failure:

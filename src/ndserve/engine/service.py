@@ -18,7 +18,8 @@ from ndserve.engine.lane import Lane
 from ndserve.engine.ledger import Ledger, outputs_of
 from ndserve.engine.recovery import resume
 from ndserve.engine.sweeper import Sweeper
-from ndserve.engine.targets import Plan, Target, Targets
+from ndserve.engine.target import Plan, Target
+from ndserve.engine.targets import Targets
 from ndserve.engine.worker import Worker
 from ndserve.errors import (
     EngineDeadError,

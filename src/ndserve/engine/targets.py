@@ -3,148 +3,15 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal, NamedTuple, TypeAlias
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import NamedTuple
 
-import numpy as np
-
-from ndserve.engine.statistics import Statistics
+from ndserve.engine.target import BatchDefaults, Target, TargetKey, model_target, process_target
 from ndserve.errors import ModelLoadError, StartupError, UnavailableError, UnknownTargetError
-from ndserve.model_cache import batch_safety
-from ndserve.model_info import Batching, ModelInfo
+from ndserve.model_info import ModelInfo, ModelKey
 from ndserve.processes.base import Process
-from ndserve.types import BatchKey, Parameter, TensorSpec, join_names
-
-TargetKey: TypeAlias = tuple[str, str, int]
-"""A target's name, version and revision; a process's version is empty."""
-
-
-Form: TypeAlias = tuple[tuple[str, np.dtype[Any], tuple[int, ...]], ...]
-"""Names, dtypes and shapes of arrays as they were posted."""
-
-
-class Plan(NamedTuple):
-    """What becomes of arrays of one form: (input name, posted name) pairs, and the fields of `Admitted`."""
-
-    key: BatchKey
-    names: tuple[tuple[str, str], ...]
-    rows: int
-    single: bool
-
-
-@dataclass(slots=True, eq=False)
-class Target:
-    """One version of a model, or a process.
-
-    `stacks` says that axis 0 of every input and output is the batch axis; `batching` whether tasks may share it.
-    `plans` is the memory of `admission.admit`. `revision` tells apart what has had this name and version. `label` is
-    the version and, behind a `+`, what clients have changed about the models, if they have: it goes with stored tasks,
-    and what it names is gone with the process. `forgotten` says that it takes no tasks any more. `specified` says that
-    all inputs have shapes, `takes_rows` that axis 0 is free in all of them, and `plain` that they are numbers.
-    """
-
-    name: str
-    version: str
-    kind: Literal["model", "process"]
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
-    models: tuple[ModelInfo, ...]
-    stacks: bool
-    batching: Batching
-    max_batch_size: int
-    max_wait: float
-    source: str
-    process: Process | None = None
-    probes_left: int = 0
-    parameters: Mapping[str, Parameter] = field(default_factory=dict)
-    revision: int = 0
-    forgotten: bool = False
-    label: str = field(init=False)
-    specified: bool = field(init=False)
-    takes_rows: bool = field(init=False)
-    plain: bool = field(init=False)
-    plans: dict[Form, Plan] = field(default_factory=dict)
-    statistics: Statistics = field(default_factory=Statistics)
-
-    def __post_init__(self) -> None:
-        changes = [info.change for info in self.models if info.change]
-        self.label = f"{self.version}+{'-'.join(changes)}" if changes else self.version
-        self.specified = all(spec.shape is not None for spec in self.inputs)
-        self.plain = all(spec.dtype is not None and not spec.dtype.hasobject for spec in self.inputs)
-        self.takes_rows = all(spec.shape and spec.shape[0] is None for spec in self.inputs)
-
-    @property
-    def key(self) -> TargetKey:
-        return self.name, self.label, self.revision
-
-    @property
-    def has_batch(self) -> bool:
-        """Whether callers send any number of rows along axis 0 of every input."""
-        return self.stacks and self.batching.mode != "off" and self.takes_rows
-
-    @property
-    def limit(self) -> int:
-        """The most rows in a batch of several tasks."""
-        return self.max_batch_size if self.batching.mode == "on" else 1
-
-
-@dataclass(frozen=True, slots=True)
-class BatchDefaults:
-    """The server's defaults: rows in a batch, and seconds to wait for more of them."""
-
-    max_batch_size: int = 32
-    max_wait: float = 0.0
-
-
-PROBES = 3
-"""How many requests a model may fail to be judged by before it is left unbatched for good."""
-
-
-def model_target(info: ModelInfo, defaults: BatchDefaults) -> Target:
-    options, batching = info.options, batch_safety.before_loading(info)
-    wait = defaults.max_wait if options.max_wait_ms is None else options.max_wait_ms / 1000
-    return Target(
-        name=info.name,
-        version=info.version,
-        kind="model",
-        inputs=info.inputs,
-        outputs=info.outputs,
-        models=(info,),
-        stacks=batch_safety.has_batch_axis(info),
-        batching=batching,
-        max_batch_size=options.max_batch_size or defaults.max_batch_size,
-        max_wait=wait,
-        source=str(info.path),
-        probes_left=PROBES,
-        revision=info.revision,
-    )
-
-
-def process_target(process: Process, models: Mapping[str, ModelInfo], defaults: BatchDefaults) -> Target:
-    """Raises StartupError where the process calls a model that is not there."""
-    missing = [name for name in process.models if name not in models]
-    if missing:
-        raise StartupError(
-            f"process {process.name!r} ({process.source}) calls the model(s) {join_names(missing)}, which are not"
-            f" there; known models: {join_names(models)}"
-        )
-    batching = Batching("on", "declared batched") if process.batched else Batching("off", "declared batched=False")
-    return Target(
-        name=process.name,
-        version="",
-        kind="process",
-        inputs=process.inputs,
-        outputs=(),
-        models=tuple(models[name] for name in process.models),
-        stacks=process.batched,
-        batching=batching,
-        max_batch_size=defaults.max_batch_size,
-        max_wait=defaults.max_wait,
-        source=process.source,
-        process=process,
-        parameters=process.parameters,
-    )
+from ndserve.types import BatchKey, join_names
 
 
 class Withdrawn(NamedTuple):
@@ -176,13 +43,14 @@ class Targets:
         self._defaults = defaults
         self._all: dict[TargetKey, Target] = {}
         self._found: dict[str, dict[str, Target]] = {}
+        self._failing: set[ModelKey] = set()
         self._revision = 0
         self.changes = 0
         """Goes up whenever a name means something else."""
         for info in models:
             if not info.problem:
                 self._enter(model_target(info, defaults))
-        newest = {name: versions[-1].models[0] for name in self._found if (versions := self.versions(name))}
+        newest = {name: self._default(versions).models[0] for name, versions in self._found.items()}
         for process in processes:
             target = process_target(process, newest, defaults)
             if process.name in self._found:
@@ -216,8 +84,7 @@ class Targets:
         """
         versions = self._found.get(name)
         if versions is not None:
-            # The newest stands last.
-            target = next(reversed(versions.values())) if version is None else versions.get(version)
+            target = self._default(versions) if version is None else versions.get(version)
             if target is not None:
                 return target
         if name in self.withdrawn:
@@ -236,11 +103,43 @@ class Targets:
         """What can be found under a name, the newest version last."""
         return list(self._found.get(name, {}).values())
 
-    def prepare(self, infos: Iterable[ModelInfo]) -> list[Target]:
-        """Targets for versions of a model that may take over. Nobody finds them yet."""
+    def default(self, name: str) -> Target | None:
+        """What answers to the name where no version is asked for: the newest version that has not failed to load."""
+        versions = self._found.get(name)
+        return None if versions is None else self._default(versions)
+
+    def _default(self, versions: dict[str, Target]) -> Target:
+        newest = next(reversed(versions.values()))  # it stands last
+        if not self._failing:
+            return newest
+        loadable = (each for each in reversed(versions.values()) if not self._failing.intersection(each.model_keys))
+        return next(loadable, newest)
+
+    def note_load(self, info: ModelInfo, *, failed: bool) -> list[Target]:
+        """Note that a model has failed to load, or has loaded after all; gives the processes that are retired."""
+        if failed == (info.key in self._failing):
+            return []
+        if failed:
+            self._failing.add(info.key)
+        else:
+            self._failing.discard(info.key)
+        self.changes += 1
+        return self._adapt_processes()
+
+    def prepare(self, info: ModelInfo) -> Target | None:
+        """The target for a version of a model, which nobody finds yet; None where it cannot be served.
+
+        One that is served already, and has not changed, is given as it is.
+        """
+        if info.problem:
+            return None
+        present = self._found.get(info.name, {}).get(info.version)
+        if present is not None and present.process is None:
+            (served,) = present.models
+            if (replace(served, revision=0), served.stamp) == (replace(info, revision=0), info.stamp):
+                return present
         self._revision += 1
-        usable = [replace(info, revision=self._revision) for info in infos if not info.problem]
-        return [model_target(info, self._defaults) for info in usable]
+        return model_target(replace(info, revision=self._revision), self._defaults)
 
     def replace(self, name: str, targets: Sequence[Target], broken: Iterable[ModelInfo] = ()) -> list[Target]:
         """Have these versions of a model, the newest one last, answer to the name.
@@ -248,7 +147,7 @@ class Targets:
         The processes that call the model call its newest version from now on. Gives the targets whose place was
         taken, which are to be forgotten once the tasks that were admitted to them have ended.
         """
-        retired = self._take_out(name)
+        retired = [target for target in self._take_out(name) if target not in targets]
         self.broken = {key: info for key, info in self.broken.items() if key[0] != name}
         self.broken |= {(info.name, info.version): info for info in broken}
         for target in targets:
@@ -277,6 +176,7 @@ class Targets:
     def forget(self, target: Target) -> None:
         """Drop a retired target: no task belongs to it any more."""
         target.forgotten = True
+        self._failing.difference_update(target.model_keys)
         self._all.pop(target.key, None)
 
     def uses(self, info: ModelInfo) -> bool:
@@ -300,7 +200,7 @@ class Targets:
             if name in self.withdrawn and self.withdrawn[name].reason == UNLOADED:
                 continue
             missing = [model for model in process.models if model not in self._found]
-            models = {model: self.versions(model)[-1].models[0] for model in process.models if model not in missing}
+            models = {model: found.models[0] for model in process.models if (found := self.default(model)) is not None}
             present = self._found.get(name, {}).get("")
             if missing:
                 before = self.withdrawn.get(name)

@@ -12,7 +12,7 @@ from ndserve.engine.ids import RandomIds
 from ndserve.engine.ledger import outputs_of
 from ndserve.engine.once import Once
 from ndserve.engine.service import InferenceService
-from ndserve.engine.targets import Target
+from ndserve.engine.target import Target
 from ndserve.errors import (
     ConflictError,
     GoneError,

@@ -12,12 +12,14 @@ from typing import Protocol
 from ndserve.engine.batcher import Batcher, Limits
 from ndserve.engine.deadlines import overdue
 from ndserve.engine.execution import Executed, execute
+from ndserve.engine.fallback import fall_back
 from ndserve.engine.handover import Handover
 from ndserve.engine.lane import Lane, describe_error
 from ndserve.engine.loading import Loading, failure_of
 from ndserve.engine.reporting import Reporter
 from ndserve.engine.statistics import Spans
-from ndserve.engine.targets import Target, Targets
+from ndserve.engine.target import Target
+from ndserve.engine.targets import Targets
 from ndserve.model_cache.cache import ModelCache
 from ndserve.model_cache.session import Session
 from ndserve.types import DEFAULT_OPTIONS, Batch, BatchKey, Failure, HostArray, Outcome, Task, TaskState
@@ -242,9 +244,17 @@ class Worker:
         if outcomes:
             self._report.settle(outcomes)
 
-    def _fail(self, tasks: list[Task], failure: Failure) -> None:
-        """End tasks whose models cannot be loaded."""
-        self._report.settle([(task, TaskState.FAILED, None, failure) for task in tasks])
+    def _fail(self, target: Target, tasks: list[Task], failure: Failure) -> None:
+        """End tasks whose models cannot be loaded, save those that an older version can take."""
+        if not self._lane.device.healthy():
+            self._on_dead(f"{self._lane.device.name} no longer answers: {failure.message}")
+            return
+        left = fall_back(target, self._targets, tasks)
+        now = self._clock()
+        for task in tasks:
+            if task not in left:
+                self.batcher.add(task, now)
+        self._report.settle([(task, TaskState.FAILED, None, failure) for task in left])
         self.wake()
 
     def _recall(self, batch: Batch) -> None:

@@ -11,11 +11,11 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 
 from ndserve import byte_strings
 from ndserve.dtypes import TEXT, is_float, is_narrow, uncarried, widened
+from ndserve.model_cache.random_inputs import MAX_RANDOM, clipped, random_array
 from ndserve.model_info import Batching, ModelInfo
 from ndserve.types import HostArray, Tensors, TensorSpec
 
@@ -77,7 +77,7 @@ def at_load(run: Run, info: ModelInfo) -> Batching:
     enough = 2 if real else len(_SCALES)
     held = 0
     for scale in _SCALES:
-        first, second = ({spec.name: _random(generator, spec, scale) for spec in info.inputs} for _ in range(2))
+        first, second = ({spec.name: _row(generator, spec, scale) for spec in info.inputs} for _ in range(2))
         verdict = _compare(run, first, second, info.outputs)
         held += verdict.mode == "on"
         if verdict.mode == "off" or held == enough:
@@ -157,19 +157,11 @@ def _is_random(spec: TensorSpec) -> bool:
     return math.prod(axis or 1 for axis in spec.shape[1:]) <= MAX_RANDOM
 
 
-MAX_RANDOM = 2**26
-"""Elements of a row up to which the probe makes up its own."""
-
-
-def _random(generator: np.random.Generator, spec: TensorSpec, scale: float) -> HostArray:
-    """One row for that spec: normal floats, or the integers 0 and 1, which are valid indices nearly everywhere."""
+def _row(generator: np.random.Generator, spec: TensorSpec, scale: float) -> HostArray:
+    """One random row for that spec."""
     assert spec.dtype is not None
     assert spec.shape is not None
-    shape = (1, *(axis or 1 for axis in spec.shape[1:]))
-    if is_float(spec.dtype):
-        values = generator.standard_normal(shape) * scale
-        return _clipped(values, spec.dtype) if is_narrow(spec.dtype) else values.astype(spec.dtype)
-    return generator.integers(0, 2, shape).astype(spec.dtype)
+    return random_array(generator, spec.dtype, (1, *(axis or 1 for axis in spec.shape[1:])), scale)
 
 
 def _perturbed(generator: np.random.Generator, array: HostArray) -> HostArray:
@@ -181,16 +173,10 @@ def _perturbed(generator: np.random.Generator, array: HostArray) -> HostArray:
     values = generator.permutation(array.reshape(-1).copy()).reshape(array.shape)
     if is_float(values.dtype):
         moved = widened(values) * generator.uniform(0.9, 1.1, values.shape)
-        return _clipped(moved, array.dtype) if is_narrow(array.dtype) else moved.astype(array.dtype)
+        return clipped(moved, array.dtype) if is_narrow(array.dtype) else moved.astype(array.dtype)
     if values.dtype == TEXT:
         return byte_strings.of([_turned(text) for text in values.flat], array.shape)
     return values
-
-
-def _clipped(values: HostArray, dtype: np.dtype[Any]) -> HostArray:
-    """The values as narrow floats, of which some have no infinity to overflow to."""
-    most = float(ml_dtypes.finfo(dtype).max)  # type: ignore[no-untyped-call]
-    return np.clip(values, -most, most).astype(dtype)
 
 
 def _turned(text: bytes) -> bytes:

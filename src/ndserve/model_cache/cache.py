@@ -1,8 +1,8 @@
-"""Which models are resident on the device.
+"""Which models are resident on the device: never more than the budget, whatever is asked for.
 
-Ask before taking memory: does it fit, else evict idle models, else wait for a lease to end, and then load. A model
-under a lease is never evicted; a model is loaded once however many wait for it. The event loop owns the books;
-a loader thread makes the sessions.
+Ask before taking memory: does it fit, else evict idle models, else wait for a lease to end, and then load. What a model
+takes is booked before it is loaded, and put right by what the load has shown. A model under a lease is never evicted; a
+model is loaded once however many wait for it. The event loop owns the books; threads make and close the sessions.
 
 Callers of `loaded` come in one at a time, in the order in which they asked. The first in line waits for room for all
 of its models at once, and holds none of them meanwhile; once in, it holds all of them and waits for loads alone,
@@ -13,81 +13,75 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
-from typing import NamedTuple, TypeAlias
+from dataclasses import dataclass
+from typing import TypeAlias
 
-from ndserve.errors import ModelLoadError, ModelTooLargeError, ShuttingDownError
+from ndserve.errors import ModelMemoryFullError, ModelTooLargeError
+from ndserve.model_cache.books import Books
+from ndserve.model_cache.costs import Cost
+from ndserve.model_cache.eviction import Refusal
+from ndserve.model_cache.jobs import Jobs
+from ndserve.model_cache.residency import Loads, Residency
 from ndserve.model_cache.session import Session
 from ndserve.model_info import ModelInfo, ModelKey
 
 logger = logging.getLogger(__name__)
 
+TRIES = 3
+"""Times that a caller's models are loaded when they turn out to be larger than was expected."""
+
 Wanted: TypeAlias = dict[ModelKey, ModelInfo]
 """What one caller of `loaded` asks for."""
 
 
-@dataclass(slots=True, eq=False)
-class Resident:
-    """A model in the books, and who uses it. It has no session until it is loaded, nor once it is evicted."""
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """Seconds that a caller waits for room, and after which a load that has failed is tried again the first time."""
 
-    info: ModelInfo
-    session: Session | None = None
-    leases: int = 0
-    last_used: float = 0.0
-    load_seconds: float = 0.0
-    unwanted: bool = False
-    load: asyncio.Task[str] = field(init=False)
-    """Ends with the reason where the load fails, else with an empty string."""
-
-    @property
-    def evictable(self) -> bool:
-        return self.session is not None and not self.leases and not self.info.options.pinned
+    load_wait: float = 30.0
+    load_retry: float = 5.0
 
 
-class Evictable(NamedTuple):
-    """What the eviction plan looks at."""
-
-    key: ModelKey
-    nbytes: int
-    last_used: float
-    free: bool
-
-
-def plan_eviction(residents: Iterable[Evictable], excess: int) -> list[ModelKey] | None:
-    """The least recently used free models whose bytes together reach `excess`; None where they cannot."""
-    plan: list[ModelKey] = []
-    for resident in sorted((r for r in residents if r.free), key=lambda r: r.last_used):
-        if excess <= 0:
-            break
-        plan.append(resident.key)
-        excess -= resident.nbytes
-    return plan if excess <= 0 else None
+DEFAULT_PATIENCE = Patience()
 
 
 class ModelCache:
-    """Residents within a budget of bytes, least recently used out first."""
+    """Residents within a budget of bytes; what is worth least goes first."""
 
-    def __init__(self, open_session: Callable[[ModelInfo], Session], budget: int, clock: Callable[[], float]) -> None:
-        self.budget = budget
-        self.loads = 0
-        self.evictions = 0
-        self._open_session = open_session
-        self._clock = clock
-        self._models: dict[ModelKey, Resident] = {}
-        self._problems: dict[ModelKey, str] = {}
+    def __init__(
+        self, loads: Loads, budget: int, clock: Callable[[], float], patience: Patience = DEFAULT_PATIENCE
+    ) -> None:
+        self._patience = patience
         self._line: list[Wanted] = []
         self._turn = asyncio.Lock()  # wakes those who wait in the order in which they came
         self._room = asyncio.Event()
-        self._closed = False
-        self._loader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ndserve-loader")
+        self._loads = loads
+        self._books = Books(budget, clock, loads.gone, self._room.set)
+        self._jobs = Jobs(loads, self._books, clock, patience.load_retry)
+
+    def on_outcome(self, call: Callable[[ModelInfo, bool], None]) -> None:
+        """Have `call` told when a load has ended: whether it has failed, in a way that is the model's own."""
+        self._jobs.on_outcome = call
+
+    @property
+    def loads(self) -> int:
+        """Loads that have succeeded."""
+        return self._jobs.done
+
+    @property
+    def budget(self) -> int:
+        return self._books.budget
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all residents and of the loads under way."""
-        return sum(resident.info.nbytes for resident in self._models.values())
+        """Bytes of all residents, of the loads under way, and of what is being closed."""
+        return self._books.nbytes
+
+    @property
+    def evictions(self) -> int:
+        return self._books.evictions
 
     @property
     def room_wanted(self) -> bool:
@@ -97,21 +91,28 @@ class ModelCache:
         """
         return bool(self._line)
 
-    def resident(self, info: ModelInfo) -> Resident | None:
+    def resident(self, info: ModelInfo) -> Residency | None:
         """The model's entry; None where it is not loaded, or not yet."""
-        resident = self._models.get(info.key)
-        return resident if resident is not None and resident.session is not None else None
+        model = self._books.models.get(info.key)
+        return model if model is not None and model.session is not None else None
+
+    def known(self, info: ModelInfo) -> Residency:
+        """What is known of a model, loaded or not."""
+        return self._books.models.get(info.key) or Residency(info)
+
+    def cost(self, info: ModelInfo) -> Cost | None:
+        """What a model takes, as far as that is known now."""
+        return self.known(info).cost or self._loads.known_cost(info)
+
+    def digest(self, info: ModelInfo) -> str | None:
+        """The SHA-256 of a model's files in hex, where they have been read."""
+        return self._loads.known_digest(info)
 
     def loading(self, info: ModelInfo) -> bool:
-        """Whether a load is under way, or waits for room."""
-        key = info.key
-        if key in self._models:
-            return self._models[key].session is None
-        return any(key in wanted for wanted in self._line)
-
-    def problem(self, info: ModelInfo) -> str:
-        """Why the last load failed; empty where it did not."""
-        return self._problems.get(info.key, "")
+        """Whether a load is under way, or waits for its price or for room."""
+        model = self.known(info)
+        pricing = model.pricing is not None and not model.pricing.done()
+        return model.loading or pricing or any(info.key in wanted for wanted in self._line if model.session is None)
 
     @contextmanager
     def lease(self, infos: Iterable[ModelInfo]) -> Iterator[dict[str, Session]]:
@@ -120,167 +121,150 @@ class ModelCache:
         Raises:
             KeyError: one of the models is not resident.
         """
-        residents, sessions = [], {}
+        models, sessions = [], {}
         for info in infos:
-            resident = self._models[info.key]
-            if resident.session is None:
+            model = self._books.models[info.key]
+            if model.session is None:
                 raise KeyError(info.key)
-            residents.append(resident)
-            sessions[info.name] = resident.session
-        _hold(residents)
+            models.append(model)
+            sessions[info.name] = model.session
+        for model in models:
+            model.leases += 1
+            model.hits += 1
         try:
             yield sessions
         finally:
-            self._release(residents)
+            self._books.release(models)
 
     @asynccontextmanager
-    async def loaded(self, infos: Iterable[ModelInfo]) -> AsyncIterator[None]:
+    async def loaded(
+        self, infos: Iterable[ModelInfo], *, instead_of: Collection[ModelKey] = (), again: bool = False
+    ) -> AsyncIterator[None]:
         """Load all of these models, and keep them resident while the context lasts.
 
         Not to be entered under a lease: it may wait for that lease to end.
 
+        Args:
+            instead_of: models that these are to replace, which may be evicted for them although they are pinned.
+            again: try at once what has failed a moment ago.
+
         Raises:
-            ModelLoadError: a file could not become a session.
-            ModelTooLargeError: there can never be room for all of them beside the pinned models.
+            ModelLoadError: a file could not become a session, now or a moment ago.
+            ModelTooLargeError: they are larger than the whole budget.
+            ModelMemoryFullError: there was no room for them for as long as is waited for it.
             ShuttingDownError: the cache was closed.
         """
-        residents = await self._enter({info.key: info for info in infos})
-        try:
-            for resident in residents:
-                # Not the load itself is awaited: a caller that gives up must not take it from the others.
-                await asyncio.wait([resident.load])
-                self._check_open()
-                if problem := resident.load.result():
-                    raise ModelLoadError(problem)
-            yield
-        finally:
-            self._release(residents)
+        wanted = {info.key: info for info in infos}
+        self._check_size(wanted, {key: info.nbytes for key, info in wanted.items()})
+        if not again:
+            for info in wanted.values():
+                self._jobs.check_failure(self.known(info))
+        for _ in range(TRIES):
+            await self._price(wanted)
+            models = await self._enter(wanted, instead_of)
+            try:
+                for model in models:
+                    if model.load is not None:
+                        await self._jobs.end_of(model.load)
+                if all(model.session is not None for model in models):
+                    yield
+                    return
+            finally:
+                self._books.release(models)
+        raise ModelMemoryFullError(f"{_names(wanted)} took more memory than was expected, {TRIES} times")
 
-    async def close(self) -> None:
-        """Give up the loads under way, refuse whoever waits, and drop every session."""
-        self._closed = True
+    def pin(self, info: ModelInfo, *, pinned: bool) -> None:
+        """Keep a model from being evicted once it is loaded, or no more; for as long as the process lives."""
+        self._books.entry(info).pin = pinned
         self._room.set()
-        loads = [resident.load for resident in self._models.values()]
-        for load in loads:
-            load.cancel()
-        await asyncio.gather(*loads, return_exceptions=True)
-        self._models.clear()
-        self._loader.shutdown(wait=False, cancel_futures=True)
 
-    async def _enter(self, wanted: Wanted) -> list[Resident]:
-        """Wait in line for room for all that is wanted, and lease it."""
-        self._check_possible(wanted)
-        self._line.append(wanted)
-        try:
-            async with self._turn:
-                while (residents := self._admit(wanted)) is None:
-                    self._room.clear()
-                    await self._room.wait()
-                return residents
-        finally:
-            self._line.remove(wanted)
-
-    def _admit(self, wanted: Wanted) -> list[Resident] | None:
-        """Evict what must go for it, begin its loads, and lease it, all at once; None while there is no room."""
-        self._check_open()
-        self._check_possible(wanted)  # again: pinned models may have come while this caller waited
-        missing = [info for key, info in wanted.items() if key not in self._models]
-        evictables = [
-            Evictable(key, r.info.nbytes, r.last_used, r.evictable and key not in wanted)
-            for key, r in self._models.items()
-        ]
-        plan = plan_eviction(evictables, self.nbytes + sum(info.nbytes for info in missing) - self.budget)
-        if plan is None:
-            return None
-        self.evictions += len(plan)
-        evicted = [self._models.pop(key) for key in plan]
-        for info in missing:
-            resident = self._models[info.key] = Resident(info)
-            resident.load = asyncio.create_task(self._load(resident, evicted))
-        residents = [self._models[key] for key in wanted]
-        _hold(residents)
-        return residents
+    def move(self, info: ModelInfo) -> None:
+        """Note that a model's files lie elsewhere now; what is loaded stays loaded."""
+        self._books.entry(info).info = info
 
     def drop(self, info: ModelInfo) -> None:
         """Let go of a model that nobody will ask for again, pinned or not, as soon as its last lease ends."""
-        self._problems.pop(info.key, None)
-        resident = self._models.get(info.key)
-        if resident is not None:
-            resident.unwanted = True
-            if not resident.leases:
-                self._forget(resident)
-                self._room.set()
+        model = self._books.models.get(info.key)
+        if model is not None:
+            model.unwanted = True
+            self._books.let_go(model)
 
-    def _forget(self, resident: Resident) -> None:
-        if self._models.get(resident.info.key) is resident and resident.session is not None:
-            del self._models[resident.info.key]
-            self._loader.submit(_close, resident)  # a device may take its time to give memory back
-
-    def _release(self, residents: Iterable[Resident]) -> None:
-        for resident in residents:
-            resident.leases -= 1
-            resident.last_used = self._clock()
-            if resident.unwanted and not resident.leases:
-                self._forget(resident)
+    async def close(self) -> None:
+        """Give up the loads under way, refuse whoever waits, and drop every session."""
+        self._jobs.closed = True
         self._room.set()
+        await self._jobs.close()
+        self._books.close()
 
-    def _check_open(self) -> None:
-        if self._closed:
-            raise ShuttingDownError("the server is shutting down; its models are no longer loaded")
+    async def _price(self, wanted: Wanted) -> None:
+        """Find out what each model takes.
 
-    def _check_possible(self, wanted: Wanted) -> None:
-        """Raise ModelTooLargeError where all that can be evicted would not be enough."""
-        needed = sum(info.nbytes for info in wanted.values())
-        pinned = sum(
-            resident.info.nbytes
-            for key, resident in self._models.items()
-            if resident.session is not None and resident.info.options.pinned and key not in wanted
-        )
-        if pinned + needed <= self.budget:
-            return
-        names = ", ".join(f"{name}/{version}" for name, version, _ in wanted)
-        message = (
-            f"{names} needs {needed} bytes; the model cache has {self.budget} (--model-memory),"
-            f" of which pinned models take {pinned}"
-        )
-        if len(wanted) == 1:  # of a set, no one model is to blame
-            self._problems[next(iter(wanted))] = message
-        raise ModelTooLargeError(message)
+        Raises:
+            NdserveError: as for `loaded`.
+        """
+        models = [self._books.entry(info) for info in wanted.values()]
+        for model in models:
+            job = self._jobs.price(model)
+            if job is not None:
+                await self._jobs.end_of(job)
+        self._check_size(wanted, {model.info.key: model.takes for model in models})
 
-    async def _load(self, resident: Resident, evicted: list[Resident]) -> str:
-        """Make the session, or say why that fails: by what it gives, because nobody may be left to catch an error."""
-        key = resident.info.key
+    async def _enter(self, wanted: Wanted, instead_of: Collection[ModelKey]) -> list[Residency]:
+        """Wait in line for room for all that is wanted, and lease it."""
+        refusal: Refusal | None = None
+        self._line.append(wanted)
         try:
-            opening = asyncio.get_running_loop().run_in_executor(self._loader, self._open, resident.info, evicted)
-            resident.session, resident.load_seconds = await opening
-        except ModelLoadError as error:
-            self._problems[key] = error.message
-            return error.message
+            async with asyncio.timeout(self._patience.load_wait) as waiting, self._turn:
+                deadline = waiting.when()
+                while not isinstance(models := self._admit(wanted, instead_of), list):
+                    refusal = models
+                    # What goes for it closes by itself, and is not waited for in vain.
+                    waiting.reschedule(None if refusal is None else deadline)
+                    self._room.clear()
+                    await self._room.wait()
+                return models
+        except TimeoutError:
+            raise self._full(wanted, refusal) from None
         finally:
-            if resident.session is None:
-                del self._models[key]
-            self._room.set()
-        resident.last_used = self._clock()
-        self._problems.pop(key, None)
-        self.loads += 1
-        logger.info("loaded model %s/%s in %.2f s", *key[:2], resident.load_seconds)
-        if resident.unwanted and not resident.leases:
-            self._forget(resident)  # it was dropped while it loaded, and its callers have gone
-        return ""
+            self._line.remove(wanted)
 
-    def _open(self, info: ModelInfo, evicted: list[Resident]) -> tuple[Session, float]:
-        """The session, and the seconds that it took; on the loader's thread."""
-        for resident in evicted:
-            # Before the new session takes memory. Some caller's traceback may hold the entry for longer.
-            resident.session = None
-        started = self._clock()
-        return self._open_session(info), self._clock() - started
+    def _admit(self, wanted: Wanted, instead_of: Collection[ModelKey]) -> list[Residency] | Refusal | None:
+        """Begin the loads of what is wanted, and lease it, all at once; None while what goes for it is being closed."""
+        self._jobs.check_open()
+        books = self._books
+        models = [books.entry(info) for info in wanted.values()]
+        missing = [model for model in models if model.session is None and not model.loading]
+        need = sum(model.expected.loading for model in missing)
+        # Those that are to be replaced go last: they serve until their successors are there.
+        refusal = books.make_room(need, wanted)
+        if refusal is not None and instead_of:
+            refusal = books.make_room(need, wanted, instead_of)
+        if refusal is not None:
+            return refusal
+        if books.nbytes + need > books.budget or any(model.closing for model in models):
+            return None
+        for model in missing:
+            self._jobs.load(model)
+        for model in models:
+            model.leases += 1
+        return models
+
+    def _check_size(self, wanted: Wanted, sizes: Mapping[ModelKey, int]) -> None:
+        if sum(sizes.values()) > self.budget:
+            each = ", ".join(f"{name}/{version} ({nbytes} bytes)" for (name, version, _), nbytes in sizes.items())
+            message = f"{each} cannot be loaded: the model cache has {self.budget} bytes in all (--model-memory)"
+            if len(wanted) == 1:  # of a set, no one model is to blame
+                (info,) = wanted.values()
+                self._jobs.fail(self._books.entry(info), ModelTooLargeError(message))
+            raise ModelTooLargeError(message)
+
+    def _full(self, wanted: Wanted, refusal: Refusal | None) -> ModelMemoryFullError:
+        reason = str(refusal) if refusal else "others were first in line"
+        return ModelMemoryFullError(
+            f"there was no room for {_names(wanted)} within {self._patience.load_wait:g} s (--load-wait):"
+            f" of {self.budget} bytes (--model-memory) {self.nbytes} are taken; {reason}"
+        )
 
 
-def _close(resident: Resident) -> None:
-    resident.session = None
-
-
-def _hold(residents: Iterable[Resident]) -> None:
-    for resident in residents:
-        resident.leases += 1
+def _names(wanted: Wanted) -> str:
+    return ", ".join(f"{name}/{version}" for name, version, _ in wanted)

@@ -55,7 +55,6 @@ _PARTS = {
     "node": {5: "attribute"},
     "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse tensor", 23: "sparse tensor"},
     "sparse tensor": {1: "tensor", 2: "tensor"},
-    "tensor": {13: "external data"},
 }
 """The fields of each kind of message that lead to external data, and what they hold."""
 
@@ -66,6 +65,9 @@ _SHORT = 4096
 """Bytes that are searched faster than walked. Most nodes are shorter; most weights are longer and stay unread."""
 
 
+_DIGITS = 20
+"""Digits of a length from which on it is more than 64 bits."""
+
 _NOTHING = memoryview(b"")
 
 T = TypeVar("T")
@@ -73,11 +75,21 @@ D = TypeVar("D")
 
 
 class Signature(NamedTuple):
-    """What a model file says of itself: its tensors, and where the weights outside the file lie."""
+    """What a model file says of itself: its tensors, its weights, and what made it.
+
+    `external` are the locations of weights outside the file. `largest` are the bytes of the largest weight; one outside
+    whose length is not told counts nothing, and `untold` says that there is one. `opsets` are versions by domain, of
+    which the empty one is ONNX's own.
+    """
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     external: frozenset[str]
+    largest: int = 0
+    untold: bool = False
+    opsets: tuple[tuple[str, int], ...] = ()
+    ir_version: int = 0
+    producer: str = ""
 
 
 class _Value(NamedTuple):
@@ -91,7 +103,7 @@ def read_signature(path: Path) -> Signature:
     """The inputs, outputs and external data of the ONNX file at `path`.
 
     Raises:
-        ModelLoadError: not an ONNX model, or one with tensors of a kind that is not served.
+        ModelLoadError: not an ONNX model, one that is cut off, or one with tensors of a kind that is not served.
         OSError: the file cannot be read.
     """
     if not path.stat().st_size:
@@ -100,16 +112,50 @@ def read_signature(path: Path) -> Signature:
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     try:
         return _read_model(memoryview(mapped))
-    except (IndexError, ValueError):
-        raise ModelLoadError("the file is not an ONNX model") from None
+    except (IndexError, ValueError) as error:
+        guess = _guess(mapped[:_SHORT])
+        if isinstance(error, _CutOffError) and not guess:
+            raise ModelLoadError("the file is cut off, or is not an ONNX model") from None
+        raise ModelLoadError(f"the file is not an ONNX model{guess}") from None
+
+
+class _CutOffError(ValueError):
+    """A message is shorter than it says."""
+
+
+_MAGICS = {
+    b"PK\x03\x04": ", but a zip archive (of PyTorch or Keras, perhaps); export it to ONNX",
+    b"PK\x05\x06": ", but a zip archive",
+    b"\x1f\x8b": ", but a gzip file; unpack it",
+    b"\x89HDF": ", but an HDF5 file (of Keras, perhaps); export it to ONNX",
+    b"\x93NUMPY": ", but a NumPy array",
+    b"\x7fELF": ", but a program or library",
+    b"\x80": ", but a Python pickle (of PyTorch, perhaps); export it to ONNX",
+    b"version https://git-lfs": ", but a pointer of Git LFS; fetch the file itself (git lfs pull)",
+}
+
+
+def _guess(head: bytes) -> str:
+    """What the file seems to be instead, for the message."""
+    for magic, what in _MAGICS.items():
+        if head.startswith(magic):
+            return what
+    try:
+        text = head.decode()
+    except UnicodeDecodeError:
+        return ""
+    return ", but a text" if all(each.isprintable() or each in "\n\r\t" for each in text) else ""
 
 
 def _read_model(model: memoryview) -> Signature:
     weights: set[str] = set()
+    largest = 0
     inputs: list[memoryview] = []
     outputs: list[memoryview] = []
     for graph in _all(model, 7):
         for number, value in _fields(graph):
+            if number in (1, 5):  # a node may hold a constant
+                largest = max(largest, len(value.bytes))
             if number == 5:
                 weights.add(_text(value.bytes, 8))
             elif number == 11:
@@ -118,26 +164,46 @@ def _read_model(model: memoryview) -> Signature:
                 outputs.append(value.bytes)
     if not outputs:
         raise ValueError("no graph, or one without outputs")
+    external = list(_external_data(model))
+    lengths = [int(each.length) for each in external if each.length.isdecimal() and len(each.length) < _DIGITS]
     # Up to IR version 3 every weight is also listed as an input. Later, an input with a weight of its name is one that
     # callers may leave out. Here they cannot give it: then tasks would differ in their inputs, and be batched apart.
     return Signature(
         tuple(_read_tensor(entry) for entry in inputs if _text(entry, 1) not in weights),
         tuple(_read_tensor(entry) for entry in outputs),
-        frozenset(_external_locations(model)),
+        frozenset(location for each in external for location in each.locations),
+        max([largest, *lengths]),
+        len(lengths) < len(external),
+        tuple((_text(each, 1), _integer(each, 2) or 0) for each in _all(model, 8)),
+        _integer(model, 1) or 0,
+        _text(model, 2),
     )
 
 
-def _external_locations(message: memoryview, kind: str = "model", depth: int = 0) -> Iterator[str]:
-    """Where the weights lie that are not in the file itself, those of subgraphs and constants included."""
+class _External(NamedTuple):
+    """Where a weight lies outside the file: each place that is named, whichever a reader may take, and its length."""
+
+    locations: tuple[str, ...]
+    length: str
+
+
+def _external_data(message: memoryview, kind: str = "model", depth: int = 0) -> Iterator[_External]:
+    """Where the weights lie that are not in the file itself, those of subgraphs and constants included.
+
+    https://github.com/onnx/onnx/blob/main/docs/ExternalData.md
+    """
     if depth > _MAX_DEPTH:
         raise ValueError("messages are nested too deep")
-    if kind == "external data":
-        if _text(message, 1) == "location":
-            yield _text(message, 2)
+    if kind == "tensor":
+        entries = [(_text(entry, 1), _text(entry, 2)) for entry in _all(message, 13)]
+        if entries:
+            yield _External(
+                tuple(value for key, value in entries if key == "location"), dict(entries).get("length", "")
+            )
     elif len(message) > _SHORT or b"location" in bytes(message):
         for number, value in _fields(message):
             if number in _PARTS[kind]:
-                yield from _external_locations(value.bytes, _PARTS[kind][number], depth + 1)
+                yield from _external_data(value.bytes, _PARTS[kind][number], depth + 1)
 
 
 def _read_tensor(entry: memoryview) -> TensorSpec:
@@ -203,7 +269,7 @@ def _fields(message: memoryview) -> Iterator[tuple[int, _Value]]:
         else:
             raise ValueError(f"wire type {wire_type}")
         if position > end:
-            raise ValueError("a field is cut off")
+            raise _CutOffError
         yield tag >> 3, value
 
 

@@ -6,21 +6,19 @@ A repository is a folder of `<name>/<version>/model.onnx`, with integers as vers
 
 from __future__ import annotations
 
-import os
-import tomllib
 from collections.abc import Iterator
-from dataclasses import fields
-from pathlib import Path, PurePath
-from typing import Any
+from dataclasses import replace
+from pathlib import Path
 
 from ndserve.errors import ModelLoadError, StartupError
-from ndserve.model_cache.onnx_file import Signature, read_signature
-from ndserve.model_info import ModelInfo, ModelOptions
+from ndserve.model_cache.external import external_files
+from ndserve.model_cache.model_toml import named_warmup, read_options
+from ndserve.model_cache.onnx_file import read_signature
+from ndserve.model_info import ModelInfo
 from ndserve.types import NAME
 
 MODEL_FILE = "model.onnx"
 OPTIONS_FILE = "model.toml"
-MAX_BATCH = 1_000_000
 
 
 def scan(root: Path, only: str | None = None) -> list[ModelInfo]:
@@ -36,7 +34,7 @@ def scan(root: Path, only: str | None = None) -> list[ModelInfo]:
     for name, version, path, options_path in _locate(root):
         if only not in (None, name):
             continue
-        info = _read(name, version, path, options_path)
+        info = _read(root, name, version, path, options_path)
         other = found.setdefault((name, version), info)
         if other is not info:
             raise StartupError(f"model {name!r} version {version} is both {other.path} and {path}; remove one")
@@ -61,19 +59,30 @@ def _locate(root: Path) -> Iterator[tuple[str, str, Path, Path]]:
                         yield entry.name, version.name, path, entry / OPTIONS_FILE
 
 
-def _read(name: str, version: str, path: Path, options_path: Path) -> ModelInfo:
-    signature, options, nbytes, problem = Signature((), (), frozenset()), ModelOptions(), 0, ""
-    stamp: tuple[int, ...] = ()
+def _read(root: Path, name: str, version: str, path: Path, options_path: Path) -> ModelInfo:
+    found = ModelInfo(name, version, path, 0, (), ())
     try:
+        for file in (path, options_path):
+            _check_inside(root, file)
         stamp = stamp_of(path) + (stamp_of(options_path) if options_path.is_file() else ())
-        options = read_options(options_path)
+        found = replace(found, stamp=stamp)
+        found = replace(found, options=read_options(options_path))
         signature = read_signature(path)
-        external = [stamp_of(file) for file in _external_files(path, signature)]
-        stamp += tuple(number for each in external for number in each)
-        nbytes = path.stat().st_size + sum(size for _, size, _ in external)
+        external = external_files(path, signature.external)
+        stamps = [stamp_of(file) for file in external]
+        return replace(
+            found,
+            nbytes=path.stat().st_size + sum(size for _, size, _ in stamps),
+            inputs=signature.inputs,
+            outputs=signature.outputs,
+            stamp=stamp + tuple(number for each in stamps for number in each),
+            options=replace(found.options, warmup=named_warmup(found.options, signature.inputs, options_path.name)),
+            largest=max([signature.largest, *(size for _, size, _ in stamps if signature.untold)]),
+            external=external,
+        )
     except (ModelLoadError, OSError) as error:
         problem = error.message if isinstance(error, ModelLoadError) else str(error.strerror)
-    return ModelInfo(name, version, path, nbytes, signature.inputs, signature.outputs, options, problem, stamp)
+        return replace(found, problem=problem)
 
 
 STAMP = 3
@@ -86,57 +95,11 @@ def stamp_of(path: Path) -> tuple[int, ...]:
     return status.st_mtime_ns, status.st_size, status.st_ino
 
 
-def _external_files(path: Path, signature: Signature) -> Iterator[Path]:
-    for location in sorted(signature.external):
-        file = _inside(path, location)
-        if file.is_file():
-            yield file
-
-
-def _inside(path: Path, location: str) -> Path:
-    """The file that holds external data. What the model's text places elsewhere is not even looked up.
+def _check_inside(root: Path, file: Path) -> None:
+    """Refuse a file that a link takes out of the repository. The repository itself may be a link.
 
     Raises:
-        ModelLoadError: it lies outside the model's folder, be it by way of a link.
+        ModelLoadError: it lies elsewhere.
     """
-    relative = PurePath(location)
-    if not relative.is_absolute() and ".." not in relative.parts and "\0" not in location:
-        file = Path(os.path.realpath(path.parent / relative))
-        # As onnxruntime has it: where the model is itself a link, its data may lie beside what it links to.
-        if any(file.is_relative_to(folder) for folder in (path.parent.resolve(), path.resolve().parent)):
-            return file
-    raise ModelLoadError(f"external data {location!r} lies outside the model's folder")
-
-
-def read_options(path: Path) -> ModelOptions:
-    """The options in a `model.toml`; the defaults where there is none.
-
-    Raises:
-        ModelLoadError: no TOML, an unknown key, or a value that cannot be.
-    """
-    if not path.is_file():
-        return ModelOptions()
-    try:
-        values = tomllib.loads(path.read_text())
-    except (ValueError, RecursionError) as error:  # no UTF-8, no TOML, a number of 5,000 digits, nested too deep
-        raise ModelLoadError(f"{path.name} is not TOML: {error}") from None
-    known = [field.name for field in fields(ModelOptions)]
-    for key, value in values.items():
-        if key not in known:
-            raise ModelLoadError(f"{path.name}: unknown key {key!r}; known are {', '.join(known)}")
-        if not _fits(key, value):
-            raise ModelLoadError(f"{path.name}: {key} cannot be {value!r}")
-    return ModelOptions(**values)
-
-
-def _fits(key: str, value: Any) -> bool:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    match key:
-        case "max_batch_size":
-            return isinstance(value, int) and number and 1 <= value <= MAX_BATCH
-        case "max_wait_ms":
-            return number and 0 <= value <= 60_000
-        case "batching":
-            return value in ("auto", "off")
-        case _:
-            return isinstance(value, bool)
+    if not file.resolve().is_relative_to(root.resolve()):
+        raise ModelLoadError(f"{file.name} is reached by a link that leads out of the model folder; copy it there")

@@ -6,52 +6,24 @@ plain names alone, and every file is new in a folder that is new.
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-import os
 import re
-import shutil
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 
 from ndserve.errors import InvalidInputError, StoreFullError
+from ndserve.model_cache.locked_folder import LockedFolder
 
 PREFIX = "ndserve-model-"
-LOCK = ".lock"
 MAX_FILES = 256
 MAX_DEPTH = 8
 
 _PART = re.compile(r"(?!\.)[A-Za-z0-9._-]{1,255}")
 
 
-class SentFolder:
-    """A temporary folder, locked for as long as its process lives, so that the next one can tell what is left over."""
+class SentFolder(LockedFolder):
+    """A temporary folder for a model that a client has sent."""
 
     def __init__(self) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix=PREFIX, ignore_cleanup_errors=True)
-        self.path = Path(self._folder.name)
-        self._lock = os.open(self.path / LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
-
-    def cleanup(self) -> None:
-        """Remove it with all that is in it; a second call does nothing."""
-        if self._lock >= 0:
-            os.close(self._lock)
-            self._lock = -1
-        self._folder.cleanup()
-
-
-def remove_left_over() -> None:
-    """Remove the folders of processes that were killed."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
-        with contextlib.suppress(OSError):  # another process is removing it, or it is another user's
-            lock = os.open(folder / LOCK, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(folder, ignore_errors=True)
-            finally:
-                os.close(lock)
+        super().__init__(PREFIX)
 
 
 def check_path(path: str) -> None:

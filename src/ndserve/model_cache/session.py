@@ -13,7 +13,9 @@ import io
 import os
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,9 +30,13 @@ from ndserve import byte_strings
 from ndserve.devices.base import Device, DeviceUnavailableError
 from ndserve.dtypes import NARROW, PLAIN, TEXT, carrier, is_narrow
 from ndserve.errors import ModelLoadError
+from ndserve.model_cache import providers
+from ndserve.model_cache.foreign_memory import View, address_of
 from ndserve.model_cache.onnx_file import DTYPES
+from ndserve.model_cache.optimized import WEIGHTS, OptimizedModels
+from ndserve.model_cache.providers import Providers
 from ndserve.model_cache.repository import STAMP, stamp_of
-from ndserve.model_info import ModelInfo
+from ndserve.model_info import ModelInfo, ModelOptions
 from ndserve.types import Array, HostArray, TensorSpec
 
 _TYPE_NAMES = {
@@ -50,6 +56,9 @@ _BOUND = {dtype: number for dtype, number in _ONNX_TYPES.items() if dtype != TEX
 # Only what is fatal: errors are raised, and the fallbacks that are merely logged are found out by `_open`.
 ort.set_default_logger_severity(4)
 
+RUNTIME = f"onnxruntime {ort.__version__}"
+"""What models run in."""
+
 _PROBE_MODEL = bytes.fromhex(
     # y = Relu(x) for float32 x of shape [1]: opset 17, IR version 8
     "080812003a330a0c0a0178120179220452656c751201705a0f0a0178120a0a08080112040a02"
@@ -60,28 +69,41 @@ _PROBE_MODEL = bytes.fromhex(
 class Session:
     """A loaded model. Only the lane's thread runs it; dropping the last reference frees its memory."""
 
-    def __init__(self, info: ModelInfo, device: Device, session: ort.InferenceSession) -> None:
+    def __init__(
+        self, info: ModelInfo, device: Device, session: ort.InferenceSession, *, on_host: bool = False
+    ) -> None:
+        """`on_host`: the model runs on the host, wherever the device's arrays lie."""
         self.info = info
         self._session = session
         self._device = device  # kept: the session works on its stream, which must not go before it does
         kind, _, index = device.name.partition(":")
-        self._place = (kind, int(index or 0))
+        self._place = ("cpu", 0) if on_host else (kind, int(index or 0))
+        self._on_host = on_host
         self._takes_texts = any(spec.dtype == TEXT for spec in info.inputs)
         # Of a narrow float the bits are bound, as what the model takes them for.
         self._narrow = {spec.name: _bits(spec.dtype) for spec in info.inputs if is_narrow(spec.dtype)}
         self._outputs = [_Output.of(spec, self._place) for spec in info.outputs]
 
     @classmethod
-    def open(cls, info: ModelInfo, device: Device, threads: int) -> Session:
+    def open(
+        cls,
+        info: ModelInfo,
+        device: Device,
+        threads: int,
+        optimized: OptimizedModels | None = None,
+        digest: str | None = None,
+    ) -> Session:
         """Load the model from its path. Takes long; onnxruntime releases the interpreter lock meanwhile.
 
         Args:
             threads: of one operator on the CPU.
+            optimized: graphs of former loads, which spare this one the optimising.
+            digest: of the model's file and its external data, by which its graph is found there; None leaves it out.
 
         Raises:
             ModelLoadError: onnxruntime refused the file, or gave another device than the one asked for; the file is
-                not the one that `info` was read from; or the model takes texts and gives narrow floats, which
-                onnxruntime's Python API has no way to run.
+                not the one that `info` was read from; the model's options have one that no model may have; or the
+                model takes texts and gives narrow floats, which onnxruntime's Python API has no way to run.
         """
         narrow = [str(spec) for spec in info.outputs if is_narrow(spec.dtype)]
         if narrow and any(spec.dtype == TEXT for spec in info.inputs):
@@ -90,9 +112,14 @@ class Session:
                 " onnxruntime's Python API cannot do both at once"
             )
         try:
-            session = _open(str(info.path), device, threads)
-            _check(info, session)
-            return cls(info, device, session)
+            chosen = providers.chosen(device, info.options)
+            opener = partial(_open_checked, info, chosen, threads)
+            if optimized is None or digest is None or not providers.can_be_saved(chosen):
+                session = opener()
+            else:
+                path = optimized.path_for(digest, ort.__version__, ort.get_build_info(), providers.of(device, chosen))
+                session = optimized.open(info, path, opener)
+            return cls(info, device, session, on_host=providers.on_host(device, chosen))
         except Exception as error:  # onnxruntime's errors have no common base class
             reason = _without_folders(str(error).replace(str(info.path), f"{info.name}/{info.version}"))
             raise ModelLoadError(f"model {info.name!r} version {info.version} does not load: {reason}") from None
@@ -106,8 +133,16 @@ class Session:
             RuntimeError: the model cannot run on these inputs; mostly onnxruntime's own message.
         """
         if self._takes_texts:
-            return self._run_on_host(inputs)
-        xp, (kind, index) = self._device.xp, self._place
+            return self._run_unbound(inputs)
+        if not self._on_host:
+            return self._run_bound(self._device.xp, inputs)
+        to_host, to_device = self._device.to_host, self._device.to_device
+        outputs = self._run_bound(np, {name: to_host(array) for name, array in inputs.items()})
+        return {name: array if array.dtype == TEXT else to_device([array]) for name, array in outputs.items()}
+
+    def _run_bound(self, xp: ModuleType, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Run on arrays of that namespace, which lie where the model runs."""
+        kind, index = self._place
         binding = self._session.io_binding()
         kept = {}  # the binding does not keep alive what a pointer points to
         narrow = self._narrow
@@ -116,7 +151,7 @@ class Session:
             numbers = narrow.get(name, _BOUND)
             if dense.dtype not in numbers:
                 raise _unfit(name, dense)
-            pointer = _pointer(dense)
+            pointer = address_of(dense)
             kept[pointer] = dense
             binding.bind_input(name, kind, index, numbers[dense.dtype], dense.shape, pointer)
         for name, place, _ in self._outputs:
@@ -125,15 +160,15 @@ class Session:
         # Indexed, because iterating (as get_outputs does) ends in a C++ exception that costs 20 us.
         values = binding.get_outputs_as_ortvaluevector()
         return {
-            name: xp.asarray(_View(values[number], kind, typestr, kept.get(values[number].data_ptr())))
+            name: xp.asarray(View(values[number], kind, typestr, kept.get(values[number].data_ptr())))
             if typestr
             # Not by `copy_outputs_to_cpu`, which dies of texts (seen with 1.32).
             else byte_strings.encoded(values[number].numpy())
             for number, (name, _, typestr) in enumerate(self._outputs)
         }
 
-    def _run_on_host(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """The same for a model that takes texts."""
+    def _run_unbound(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """The same for a model that takes texts, by way of host arrays."""
         device = self._device
         feed: dict[str, Any] = {}
         kept = []  # an OrtValue does not keep alive the array that it was made of
@@ -231,7 +266,7 @@ def check_runtime(device: Device) -> None:
         with contextlib.redirect_stdout(io.StringIO()):
             ort.preload_dlls()
     try:
-        _open(_PROBE_MODEL, device, 1)
+        _open(_PROBE_MODEL, providers.chosen(device, ModelOptions()), 1)
     except Exception as error:
         raise DeviceUnavailableError(f"onnxruntime {ort.__version__} cannot use {device.name}: {error}") from None
 
@@ -258,41 +293,35 @@ def _cupy_major() -> str | None:
     return None
 
 
-def _open(model: str | bytes, device: Device, threads: int) -> ort.InferenceSession:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    # Idle threads sleep: spinning would take the core from the event loop.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    providers = device.providers()
-    session = ort.InferenceSession(model, options, providers=providers, enable_fallback=0)
-    wanted = providers[0] if isinstance(providers[0], str) else providers[0][0]
-    if session.get_providers()[0] != wanted:
-        raise RuntimeError(f"{wanted} could not be loaded; are the CUDA and cuDNN libraries installed?")
+def _open_checked(
+    info: ModelInfo, chosen: Providers, threads: int, *, ready: Path | None = None, save: Path | None = None
+) -> ort.InferenceSession:
+    """As `optimized.Opener` says it.
+
+    Raises:
+        RuntimeError, ValueError: the session is not the one that was asked for, or onnxruntime's own error.
+    """
+    session = _open(str(ready or info.path), chosen, threads, optimize=ready is None, save=save)
+    _check(info, session)
     return session
 
 
-def _pointer(array: Array) -> int:
-    """The address of the array's first element, by the protocols that NumPy and CuPy arrays follow."""
-    interface = getattr(array, "__cuda_array_interface__", None) or array.__array_interface__
-    address: int = interface["data"][0]
-    return address
-
-
-class _View:
-    """An OrtValue as NumPy and CuPy read foreign arrays: without a copy, and kept alive by the array made of it.
-
-    A model may hand an input through as an output, which then points to the input's memory (`source`): that is kept,
-    too, and not to be written to.
-    https://numpy.org/doc/stable/reference/arrays.interface.html
-    https://numba.readthedocs.io/en/stable/cuda/cuda_array_interface.html
-    """
-
-    def __init__(self, value: Any, kind: str, typestr: str, source: Array | None) -> None:
-        self._kept = (value, source)
-        interface = {
-            "shape": tuple(value.shape()),
-            "typestr": typestr,
-            "data": (value.data_ptr(), source is not None),
-            "version": 3,
-        }
-        setattr(self, "__cuda_array_interface__" if kind == "cuda" else "__array_interface__", interface)
+def _open(
+    model: str | bytes, chosen: Providers, threads: int, *, optimize: bool = True, save: Path | None = None
+) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    # Idle threads sleep: spinning would take the core from the event loop. Two threads on two cores were a third faster
+    # with it while both cores were free, a tenth slower while something else was busy, and took up to twice the CPU.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if not optimize:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    if save is not None:
+        options.optimized_model_filepath = str(save)
+        options.add_session_config_entry("session.optimized_model_external_initializers_file_name", WEIGHTS)
+        # Less than that stays in the graph: operators read shapes from there while it is loaded.
+        options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", "1024")
+    session = ort.InferenceSession(model, options, providers=chosen, enable_fallback=0)
+    if lacking := providers.missing(chosen, session.get_providers()):
+        raise RuntimeError(lacking)
+    return session

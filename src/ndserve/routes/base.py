@@ -23,6 +23,8 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request
 
+from ndserve.engine.management import Management
+from ndserve.engine.publishing import Publishing
 from ndserve.engine.service import InferenceService
 from ndserve.engine.tasks import Tasks
 from ndserve.errors import StartupError
@@ -40,6 +42,16 @@ def _tasks(request: Request) -> Tasks:
     return tasks
 
 
+def _management(request: Request) -> Management:
+    management: Management = request.app.state.management
+    return management
+
+
+def _publishing(request: Request) -> Publishing:
+    publishing: Publishing = request.app.state.publishing
+    return publishing
+
+
 def _is_known(request: Request) -> bool:
     gate: Gate = request.app.state.gate
     return gate.knows(request.scope)
@@ -50,6 +62,12 @@ Service = Annotated[InferenceService, Depends(_service)]
 
 TasksOf = Annotated[Tasks, Depends(_tasks)]
 """Its tasks."""
+
+ManagementOf = Annotated[Management, Depends(_management)]
+"""What is served, and changes of it."""
+
+PublishingOf = Annotated[Publishing, Depends(_publishing)]
+"""What lies in the repository, and changes of it."""
 
 Known = Annotated[bool, Depends(_is_known)]
 """Whether the caller of an open route has a key in force, or none is asked for."""

@@ -20,7 +20,7 @@ from ndserve.codecs.open_inference import OpenInferenceForm, Origin
 from ndserve.engine.groups import PREFIX
 from ndserve.engine.ledger import outputs_of
 from ndserve.engine.status import describe, describe_group
-from ndserve.engine.targets import Target
+from ndserve.engine.target import Target
 from ndserve.engine.tasks import GroupStatus, Tasks
 from ndserve.errors import EngineDeadError, InvalidParameterError
 from ndserve.routes.asgi import Answer, Call, ClientGoneError, Found, Handler, Headers, Intake

@@ -75,6 +75,8 @@ def _from_query(query: bytes) -> Options:
     cast, split = _flag(given, "cast"), _flag(given, "split")
     wait = _given_wait(given)
     task = _task_options(given)
+    if version is not None:
+        task = replace(task, version_named=True)
     if split and task.webhook is not None:
         raise InvalidParameterError("webhook and split do not go together: a webhook tells of one task")
     return Options(model or process, version, cast, split, wait, task, given)

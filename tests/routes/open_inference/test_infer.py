@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ndserve.engine.targets import BatchDefaults, Targets
+from ndserve.engine.target import BatchDefaults
+from ndserve.engine.targets import Targets
 from ndserve.errors import MalformedBodyError, UnsupportedError
 from ndserve.processes.base import builtin_processes
 from ndserve.routes.open_inference.parameters import read_options

@@ -96,7 +96,7 @@ def test_a_model_is_unloaded_and_loaded(server: InProcessServer) -> None:
 def test_an_unloaded_model_is_still_in_the_catalogue_and_says_why_it_does_not_answer(server: InProcessServer) -> None:
     done(ask(server, "models/m/unload"))
     (listed,) = server.http.get("/models/m").json()
-    assert (listed["state"], listed["reason"]) == ("unloaded", "unloaded")
+    assert (listed["state"], listed["reason"]) == ("UNLOADED", "unloaded")
 
 
 def test_a_repository_that_is_gone_is_told_and_what_is_served_goes_on(server: InProcessServer, tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ A model multiplies by its revision plus one: what has been loaded instead of the
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -22,7 +21,7 @@ from ndserve.model_info import ModelInfo
 from ndserve.processes.base import Process
 from ndserve.types import Array
 from tests import onnx_models
-from tests.unit.engine.rig import FakeSession, Gate, Shelf, item, serving
+from tests.unit.engine.rig import FakeSession, Gate, Shelf, all_closed, item, serving
 
 X = item(1, 2, 3, 4)
 HELD = item(99, 0, 0, 0)
@@ -98,7 +97,8 @@ async def factor(service: InferenceService, name: str = "m") -> float:
 
 async def let_go(management: Management) -> None:
     """Wait until everything that is retired has been forgotten."""
-    await asyncio.gather(*management._retiring)
+    await management.retiring.all_gone()
+    await all_closed(management.service)
 
 
 async def states(management: Management) -> list[tuple[str, str, str]]:

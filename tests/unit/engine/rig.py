@@ -21,8 +21,13 @@ from ndserve.devices.cpu import CpuDevice
 from ndserve.engine.lane import Lane
 from ndserve.engine.ledger import Ledger
 from ndserve.engine.service import InferenceService, QueueBounds
-from ndserve.engine.targets import BatchDefaults, Targets
-from ndserve.model_cache.cache import ModelCache
+from ndserve.engine.target import BatchDefaults
+from ndserve.engine.targets import Targets
+from ndserve.model_cache import batch_safety
+from ndserve.model_cache.cache import ModelCache, Patience
+from ndserve.model_cache.costs import Cost
+from ndserve.model_cache.on_host import host_run
+from ndserve.model_cache.residency import Loaded
 from ndserve.model_cache.session import Session
 from ndserve.model_info import ModelInfo, ModelOptions
 from ndserve.processes.base import Process, process
@@ -37,6 +42,7 @@ HANG = 20.0
 
 FLOAT = np.dtype("float32")
 ROOMY = QueueBounds(100_000, 1 << 40)
+PATIENCE = Patience(load_wait=HANG, load_retry=0.0)
 
 
 class Clock:
@@ -144,6 +150,32 @@ class Shelf:
         return cast(Session, session)
 
 
+class ShelfLoads:
+    """The cache's loads from a shelf: of the size that the model says, and with a trial of its batch safety."""
+
+    def __init__(self, shelf: Shelf, device: Device) -> None:
+        self._shelf = shelf
+        self._device = device
+
+    def known_cost(self, info: ModelInfo) -> Cost:
+        return Cost(info.nbytes, info.nbytes, measured=False)
+
+    def cost(self, info: ModelInfo) -> Cost:
+        return self.known_cost(info)
+
+    def load(self, info: ModelInfo, cost: Cost, *, judge: bool) -> Loaded:
+        session = self._shelf.open(info)
+        run = host_run(self._device, session.run)
+        with self._device:
+            return Loaded(session, verdict=batch_safety.at_load(run, info) if judge else None)
+
+    def known_digest(self, info: ModelInfo) -> str | None:
+        return None
+
+    def gone(self, nbytes: int) -> None:
+        pass
+
+
 def double(array: Array) -> Array:
     return array * np.float32(2)
 
@@ -163,14 +195,15 @@ async def serving(
     on_dead: Callable[[str], None] = lambda reason: None,
     gates: Iterable[Gate] = (),
     start: bool = True,
+    patience: Patience = PATIENCE,
 ) -> AsyncIterator[InferenceService]:
     """A started service; at the end all `gates` are opened, so that its lane can end."""
-    clock = clock or Clock()
+    clock, device = clock or Clock(), device or CpuDevice()
     service = InferenceService(
         targets=Targets(models, processes, BatchDefaults(max_batch, max_wait)),
         ledger=Ledger(store or MemoryStore(max_tasks=100_000, max_bytes=1 << 40), clock, 3600.0, None),
-        cache=ModelCache((shelf or Shelf()).open, budget, clock),
-        lane=Lane(device or CpuDevice()),
+        cache=ModelCache(ShelfLoads(shelf or Shelf(), device), budget, clock, patience),
+        lane=Lane(device),
         bounds=bounds,
         clock=clock,
         on_dead=on_dead,
@@ -188,6 +221,12 @@ async def serving(
 async def ended(service: InferenceService, *tasks: Task) -> None:
     """Wait until all of these tasks have ended."""
     await asyncio.gather(*(service.waiters.add(task.id) for task in tasks if not task.public))
+
+
+async def all_closed(service: InferenceService) -> None:
+    """Wait until every session that was let go of is closed."""
+    await asyncio.get_running_loop().run_in_executor(service.cache._books._closer, int)
+    await tick()
 
 
 def check_empty(service: InferenceService) -> None:

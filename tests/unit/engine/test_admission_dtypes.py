@@ -12,7 +12,7 @@ from ndserve import byte_strings
 from ndserve.codecs.base import UNNAMED
 from ndserve.dtypes import NARROW, TEXT
 from ndserve.engine.admission import Admitted, admit
-from ndserve.engine.targets import BatchDefaults, Target, model_target, process_target
+from ndserve.engine.target import BatchDefaults, Target, model_target, process_target
 from ndserve.errors import InvalidInputError
 from ndserve.model_info import ModelInfo
 from ndserve.processes.base import process

@@ -8,7 +8,7 @@ import pytest
 
 from ndserve.codecs.base import UNNAMED
 from ndserve.engine.admission import admit
-from ndserve.engine.targets import BatchDefaults, Target, process_target
+from ndserve.engine.target import BatchDefaults, Target, process_target
 from ndserve.errors import InvalidParameterError
 from ndserve.processes.base import process
 from ndserve.types import BatchKey, Parameter

@@ -16,7 +16,7 @@ from hypothesis.stateful import (
 )
 
 from ndserve.engine.batcher import AGEING_SECONDS, TOP_PRIORITY, Batcher, Limits, Turn
-from ndserve.engine.targets import TargetKey
+from ndserve.engine.target import TargetKey
 from ndserve.types import Batch, BatchKey, Task, TaskOptions
 from tests.unit.engine.rig import batch_key, make_task
 

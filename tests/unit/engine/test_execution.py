@@ -16,7 +16,7 @@ from ndserve.devices.cpu import CpuDevice
 from ndserve.dtypes import NARROW
 from ndserve.engine.admission import admit
 from ndserve.engine.execution import execute
-from ndserve.engine.targets import BatchDefaults, Target, model_target, process_target
+from ndserve.engine.target import BatchDefaults, Target, model_target, process_target
 from ndserve.model_cache.session import Session
 from ndserve.model_info import Batching, ModelInfo
 from ndserve.processes.base import process

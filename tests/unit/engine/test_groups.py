@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ndserve.engine.groups import PREFIX, Stack, describe_counts, member, new_group, split_items, state_of
-from ndserve.engine.targets import BatchDefaults, model_target
+from ndserve.engine.target import BatchDefaults, model_target
 from ndserve.errors import InvalidInputError, NotAcceptableError
 from ndserve.stores.base import Group, GroupState
 from ndserve.types import TaskOptions, TaskState, Tensors

@@ -14,7 +14,7 @@ from tests.unit.engine.rig import ended, run, tick
 
 
 def folder_of(management: Management, name: str = "m") -> Path:
-    return management._folders[name].path
+    return management.takeover.folders[name].path
 
 
 def test_files_that_are_sent_take_over_and_go_with_the_next_load(tmp_path: Path) -> None:
@@ -32,7 +32,7 @@ def test_files_that_are_sent_take_over_and_go_with_the_next_load(tmp_path: Path)
             await management.load("m")
             await let_go(management)
             assert not second.exists()
-            assert management._folders == {}
+            assert management.takeover.folders == {}
             assert service.target("m").inputs[0].shape == (None, 4)
 
     run(main())

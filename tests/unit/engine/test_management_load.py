@@ -24,7 +24,7 @@ from tests.unit.engine.managed import (
     sent,
     states,
 )
-from tests.unit.engine.rig import Gate, ended, output, run, tick
+from tests.unit.engine.rig import Gate, all_closed, ended, output, run, tick
 
 
 def after_the_first(act: Callable[[], object]) -> Callable[[ModelInfo], object]:
@@ -113,8 +113,10 @@ def test_a_load_that_is_given_up_leaves_nothing_behind(tmp_path: Path) -> None:
             load.cancel()
             await asyncio.gather(load, return_exceptions=True)
             gate.open()
-            await asyncio.get_running_loop().run_in_executor(service.cache._loader, int)
-            await tick()
+            (unwanted,) = [each for each in service.cache._books.models.values() if each.info.revision]
+            assert unwanted.load is not None
+            await asyncio.wait([unwanted.load])
+            await all_closed(service)
             assert await factor(service) == 1
             assert service.cache.nbytes == service.target("m").models[0].nbytes
 
@@ -275,6 +277,6 @@ def test_options_that_do_not_fit_change_nothing(tmp_path: Path) -> None:
             with pytest.raises(InvalidInputError, match="no such input"):
                 await management.load("m", Change(fail, sent()))
             assert service.target("m") is target
-            assert management._folders == {}
+            assert management.takeover.folders == {}
 
     run(main())

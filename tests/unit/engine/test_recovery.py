@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from ndserve.engine.recovery import resume
-from ndserve.engine.targets import BatchDefaults, Targets
+from ndserve.engine.target import BatchDefaults
+from ndserve.engine.targets import Targets
 from ndserve.model_info import ModelInfo
 from ndserve.processes.base import Process, process
 from ndserve.types import BatchKey, Task, TaskOptions, TaskState, Tensors

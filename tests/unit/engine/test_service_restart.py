@@ -8,6 +8,8 @@ from typing import Self
 import numpy as np
 import pytest
 
+from ndserve.errors import ModelLoadError
+from ndserve.model_info import ModelInfo
 from ndserve.types import BatchKey, Task, TaskOptions, TaskState
 from tests.unit.engine.durable import DurableFake
 from tests.unit.engine.rig import (
@@ -177,8 +179,28 @@ def test_a_lane_that_dies_while_a_model_loads_leaves_the_tasks_that_wait_for_it(
             entry.open()
             await died
             gate.open()
-            async with service.cache.loaded(service.target("m").models):
-                await tick(20)
+            with pytest.raises(ModelLoadError):
+                async with service.cache.loaded(service.target("m").models):
+                    pass
+            await tick(20)
+            assert (code(task), store.finished) == (None, [])
+
+    run(main())
+
+
+def test_a_load_that_fails_of_a_sick_device_leaves_the_stored_tasks_for_the_next_start() -> None:
+    def fail(info: ModelInfo) -> None:
+        raise RuntimeError("an illegal memory access was encountered")
+
+    async def main() -> None:
+        died: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        store, shelf = DurableFake(prompt=True), Shelf(on_open=fail)
+        async with serving(
+            models=[model_info()], shelf=shelf, device=SickDevice(), store=store, on_dead=died.set_result
+        ) as service:
+            task = await service.submit("m", item(1, 2, 3, 4))
+            assert "no longer answers" in await died
+            await tick(20)
             assert (code(task), store.finished) == (None, [])
 
     run(main())

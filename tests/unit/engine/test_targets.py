@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from ndserve.engine.targets import BatchDefaults, Targets, model_target, process_target
+from ndserve.engine.target import BatchDefaults, model_target, process_target
+from ndserve.engine.targets import Targets
 from ndserve.errors import ModelLoadError, StartupError, UnknownTargetError
 from ndserve.model_cache import repository
 from ndserve.model_info import ModelInfo, ModelOptions

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from ndserve.engine.admission import admit
-from ndserve.engine.targets import BatchDefaults, Target, Targets
+from ndserve.engine.target import BatchDefaults, Target
+from ndserve.engine.targets import Targets
 from ndserve.errors import ModelLoadError, UnavailableError, UnknownTargetError
-from ndserve.model_info import ModelInfo
+from ndserve.model_info import ModelInfo, ModelOptions
 from ndserve.processes.base import process
 from ndserve.types import BatchKey
 from tests.unit.engine.rig import model_info
@@ -42,33 +45,70 @@ def called(known: Targets) -> list[tuple[str, str, int]]:
 
 
 def put(known: Targets, *infos: ModelInfo) -> list[Target]:
-    """Replace a model by these versions; gives what is retired."""
-    return known.replace(infos[0].name, known.prepare(infos), [info for info in infos if info.problem])
+    """Replace a model by these versions, with other files than before; gives what is retired."""
+    prepared = [known.prepare(changed(info)) for info in infos]
+    return known.replace(
+        infos[0].name, [target for target in prepared if target is not None], [info for info in infos if info.problem]
+    )
+
+
+def changed(info: ModelInfo) -> ModelInfo:
+    """The same with files that no other has."""
+    return replace(info, stamp=(next(_stamps),))
+
+
+_stamps = itertools.count(1)
+
+
+def prepared(known: Targets, info: ModelInfo) -> Target:
+    target = known.prepare(info)
+    assert target is not None
+    return target
 
 
 def test_nobody_finds_what_is_only_prepared() -> None:
     known = targets("m")
-    (prepared,) = known.prepare([model_info("m")])
-    assert known.find("m") is not prepared
-    assert known.admitted(key_of(prepared)) is None
+    target = prepared(known, changed(model_info("m")))
+    assert known.find("m") is not target
+    assert known.admitted(key_of(target)) is None
 
 
-def test_what_is_prepared_leaves_broken_versions_out() -> None:
-    prepared = targets().prepare([model_info("m", "1"), model_info("m", "2", problem="torn")])
-    assert [target.version for target in prepared] == ["1"]
+def test_a_broken_version_is_not_prepared() -> None:
+    assert targets().prepare(model_info("m", "2", problem="torn")) is None
+
+
+def test_what_is_served_and_has_not_changed_is_prepared_as_it_is() -> None:
+    known = targets("m")
+    put(known, model_info("m"))
+    served = known.find("m")
+    assert known.prepare(replace(served.models[0], revision=0)) is served
+
+
+@pytest.mark.parametrize("other", [{"stamp": (1, 2)}, {"options": ModelOptions(pinned=True)}, {"change": "x"}])
+def test_what_differs_in_anything_is_prepared_anew(other: Any) -> None:
+    known = targets("m")
+    assert known.prepare(replace(model_info("m"), **other)) is not known.find("m")
 
 
 def test_every_preparation_has_a_revision_of_its_own() -> None:
     known = targets("m")
-    revisions = [known.prepare([model_info("m")])[0].revision for _ in range(3)]
-    assert len({known.find("m").revision, *revisions}) == 4
-    assert [known.prepare([model_info("m")])[0].models[0].revision] == [max(revisions) + 1]
+    found = [prepared(known, changed(model_info("m"))) for _ in range(3)]
+    assert len({known.find("m").revision, *(target.revision for target in found)}) == 4
+    assert all(target.models[0].revision == target.revision for target in found)
+
+
+def test_what_stays_as_it_is_is_not_retired() -> None:
+    known = targets("m")
+    kept = known.find("m")
+    added = prepared(known, model_info("m", "2"))
+    assert known.replace("m", [kept, added]) == []
+    assert (known.find("m", "1"), known.find("m")) == (kept, added)
 
 
 def test_what_replaces_a_model_answers_to_its_name() -> None:
     known = targets("m")
     old = known.find("m")
-    (new,) = known.prepare([model_info("m")])
+    new = prepared(known, changed(model_info("m")))
     assert known.replace("m", [new]) == [old]
     assert known.find("m") is new
     assert known.find("m", "1") is new

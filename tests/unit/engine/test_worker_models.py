@@ -100,7 +100,7 @@ def test_an_unforeseen_error_of_a_load_fails_the_waiting_tasks_too() -> None:
         async with serving(models=[model_info()], shelf=Shelf(on_open=fail)) as service:
             task = await service.submit("m", X)
             await ended(service, task)
-            assert code(task) == "execution_failed"
+            assert code(task) == "model_load_failed"
 
     run(main())
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ndserve.engine.service import InferenceService
-from ndserve.engine.targets import PROBES
+from ndserve.engine.target import PROBES
 from ndserve.model_cache import batch_safety
 from ndserve.model_info import Batching, ModelOptions
 from ndserve.types import HostArray, Task, TaskState

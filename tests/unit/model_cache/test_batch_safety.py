@@ -11,8 +11,8 @@ import pytest
 from onnx import TensorProto
 
 from ndserve.devices.cpu import CpuDevice
-from ndserve.engine.execution import host_run
 from ndserve.model_cache import batch_safety
+from ndserve.model_cache.on_host import host_run
 from ndserve.model_info import Batching, ModelInfo, ModelOptions
 from ndserve.types import HostArray, Tensors, TensorSpec
 from tests import onnx_models

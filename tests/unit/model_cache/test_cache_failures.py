@@ -61,14 +61,14 @@ def test_a_set_with_a_failing_model_lets_the_others_go() -> None:
 def test_a_failure_is_remembered_until_a_load_succeeds() -> None:
     async def main() -> None:
         async with a_cache(1) as (cache, loads):
-            before = cache.problem(A)
+            before = cache.known(A).problem
             loads.failing.add("a")
             with pytest.raises(ModelLoadError):
                 await use(cache, A)
-            failed = cache.problem(A)
+            failed = cache.known(A).problem
             loads.failing.clear()
             await use(cache, A)
-            assert (before, failed, cache.problem(A)) == ("", "a is broken", "")
+            assert (before, failed, cache.known(A).problem) == ("", "a is broken", "")
 
     asyncio.run(main())
 
@@ -78,19 +78,19 @@ def test_a_failure_of_one_model_is_not_anothers() -> None:
         async with a_cache(2) as (cache, loads):
             loads.failing.add("a")
             await ends(cache, use(cache, A), use(cache, B))
-            assert (cache.problem(A), cache.problem(B)) == ("a is broken", "")
+            assert (cache.known(A).problem, cache.known(B).problem) == ("a is broken", "")
 
     asyncio.run(main())
 
 
-def test_a_refusal_for_want_of_room_is_remembered_too() -> None:
+def test_a_model_that_is_too_large_says_so_as_its_problem() -> None:
     async def main() -> None:
-        async with a_cache(2) as (cache, _):
-            await use(cache, info("pinned", pinned=True))
+        async with a_cache(1) as (cache, _):
             large = info("large", 2)
             with pytest.raises(ModelTooLargeError):
                 await use(cache, large)
-            assert "large" in cache.problem(large)
+            assert "large/1 (2 bytes)" in cache.known(large).problem
+            assert cache.known(large).state == "FAILED"
 
     asyncio.run(main())
 
@@ -169,7 +169,9 @@ def test_an_unexpected_error_reaches_every_caller_and_gives_the_room_back() -> N
     async def main() -> None:
         async with a_cache(1) as (cache, loads):
             loads.mishaps.add("a")
-            assert [type(end) for end in await ends(cache, use(cache, A), use(cache, A))] == [ZeroDivisionError] * 2
+            found = await ends(cache, use(cache, A), use(cache, A))
+            assert [type(end) for end in found] == [ModelLoadError] * 2
+            assert all("ZeroDivisionError" in str(end) for end in found)
             assert (cache.nbytes, cache.loading(A)) == (0, False)
 
     asyncio.run(main())
@@ -192,7 +194,7 @@ def test_close_drops_every_session() -> None:
         async with a_cache(2) as (cache, loads):
             await use(cache, A, B)
             await cache.close()
-            await asyncio.to_thread(cache._loader.shutdown)  # its thread may still hold the last session
+            await asyncio.to_thread(cache._jobs._loaders.shutdown)  # its threads may still hold the last session
             assert loads.alive() == set()
             assert cache.nbytes == 0
 
@@ -209,7 +211,7 @@ def test_close_gives_up_a_load_under_way() -> None:
                 await asyncio.gather(load, return_exceptions=True)
                 assert isinstance(load.exception(), ShuttingDownError)
                 assert not cache.loading(A)
-            await asyncio.to_thread(cache._loader.shutdown)
+            await asyncio.to_thread(cache._jobs._loaders.shutdown)
             await ticks(3)
             assert loads.alive() == set()
             assert cache.resident(A) is None

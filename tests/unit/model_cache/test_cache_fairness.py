@@ -152,24 +152,12 @@ def test_a_set_does_not_evict_its_own_members() -> None:
     run(main())
 
 
-def test_a_load_that_a_pinned_model_came_before_is_refused_while_it_waits() -> None:
-    async def main() -> None:
-        async with a_cache(3) as (cache, loads):
-            with loads.held():
-                callers = await start(use(cache, PINNED), use(cache, info("three", 3)))
-                assert not callers[1].done()
-            await settle(cache)
-            assert isinstance(callers[1].exception(), ModelTooLargeError)
-
-    run(main())
-
-
 def test_what_can_never_fit_is_refused_without_waiting_in_line() -> None:
     async def main() -> None:
         async with a_cache(3) as (cache, _):
-            await use(cache, PINNED, A)
+            await use(cache, A)
             with cache.lease([A]):
-                first, second = await start(use(cache, info("two", 2)), use(cache, info("three", 3)))
+                first, second = await start(use(cache, info("three", 3)), use(cache, info("four", 4)))
                 assert not first.done()
                 assert isinstance(second.exception(), ModelTooLargeError)
             await first

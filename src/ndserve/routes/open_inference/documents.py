@@ -13,7 +13,7 @@ import numpy as np
 from ndserve import __version__
 from ndserve.codecs.open_inference.datatypes import DATATYPES
 from ndserve.engine.statistics import Statistics
-from ndserve.engine.targets import Target
+from ndserve.engine.target import Target
 from ndserve.types import TensorSpec
 
 EXTENSIONS = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
@@ -15,7 +16,7 @@ from ndserve.codecs.open_inference import CACHED, Origin, Request, arrays_of, ch
 from ndserve.engine.admission import form_of, plan_for
 from ndserve.engine.ledger import outputs_of
 from ndserve.engine.service import InferenceService
-from ndserve.engine.targets import Plan, Target
+from ndserve.engine.target import Plan, Target
 from ndserve.errors import NdserveError, TaskTimeoutError
 from ndserve.routes.answers import protocol_answer
 from ndserve.routes.asgi import Answer, Call, ClientGoneError, Exchange, Intake
@@ -169,6 +170,8 @@ class Inference:
         if request.outputs is not None:
             check_outputs(target.name, target.outputs, request.outputs)
         options, parameters = read_options(request.parameters, target)
+        if named.version:
+            options = replace(options, version_named=True)
         plan = plan_for(target, form_of(tensors), whole=True)
         origin = Origin(target.name, target.version or "1")
         return Recipe(target, origin, request, plan, options, parameters), tensors

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from ndserve.codecs.open_inference import LENGTH_HEADER, Request, check_outputs
-from ndserve.engine.targets import Target
+from ndserve.engine.target import Target
 from ndserve.errors import InvalidInputError, MalformedBodyError, UnsupportedError
 from ndserve.routes.asgi import MAX_DIGITS
 from ndserve.routes.options import Options

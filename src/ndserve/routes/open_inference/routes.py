@@ -8,7 +8,7 @@ import orjson
 
 from ndserve.engine.management import Management
 from ndserve.engine.service import InferenceService
-from ndserve.engine.targets import Target
+from ndserve.engine.target import Target
 from ndserve.errors import NdserveError, NotFoundError
 from ndserve.routes.asgi import Answer, Call, Found, Handler, Intake
 from ndserve.routes.open_inference import documents
@@ -73,7 +73,7 @@ class OpenInferenceRoutes:
             if error.status == 404:
                 raise
             return _answer({"name": named.model, "ready": False, "error": error.message}, 400)
-        problems = [service.dead, *(service.cache.problem(info) for info in target.models)]
+        problems = [service.dead, *(service.cache.known(info).problem for info in target.models)]
         problem = "the server is shutting down" if service.closing else next(filter(None, problems), "")
         if problem:
             return _answer({"name": named.model, "ready": False, "error": problem}, 400)
@@ -96,7 +96,7 @@ class OpenInferenceRoutes:
         entries = []
         for target in targets:
             resident = self._service.cache.resident(target.models[0]) if target.kind == "model" else None
-            entries.append(documents.statistics(target, resident.info.nbytes if resident else 0, device))
+            entries.append(documents.statistics(target, resident.nbytes if resident else 0, device))
         return _answer({"model_stats": entries})
 
 

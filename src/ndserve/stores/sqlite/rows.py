@@ -109,7 +109,7 @@ def write_options(options: TaskOptions) -> str:
     """The options that are not the usual ones, as JSON."""
     given: dict[str, Any] = {
         name: getattr(options, name)
-        for name in ("priority", "ttl", "start_within", "run_within", "fingerprint")
+        for name in ("priority", "ttl", "start_within", "run_within", "fingerprint", "version_named")
         if getattr(options, name) != getattr(DEFAULT_OPTIONS, name)
     }
     if options.webhook is not None:

@@ -1,0 +1,153 @@
+"""What changes the repository itself while it is served: uploads and deletes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from ndserve.engine.management import Management
+from ndserve.engine.takeover import read_repository
+from ndserve.engine.target import moved
+from ndserve.errors import (
+    ConflictError,
+    InvalidModelError,
+    ModelLoadError,
+    NdserveError,
+    UnknownTargetError,
+    UnsupportedError,
+)
+from ndserve.model_cache.uploads import Upload, already_there, check_name, remove_version
+from ndserve.model_info import ModelInfo
+
+logger = logging.getLogger(__name__)
+
+CHUNK = 1024**2
+"""Bytes that are gathered before they are written."""
+
+
+class Publishing:
+    """Puts models into the repository, and takes them out. All methods are for the event loop's thread."""
+
+    def __init__(self, management: Management, max_bytes: int) -> None:
+        """`max_bytes` is the most that a model file may have."""
+        self.max_bytes = max_bytes
+        self._management = management
+        self._targets = management.service.targets
+
+    async def check(self, name: str, version: str, *, replaces: bool) -> None:
+        """Refuse early what `upload` would refuse for its name.
+
+        Raises:
+            InvalidParameterError: no model can have that name or version.
+            ConflictError: the name is a process's, or the version is there and is not to be replaced.
+            UnsupportedError: the server has no model repository.
+        """
+        check_name(name, version)
+        if name in self._targets.processes:
+            raise ConflictError(f"{name!r} is a process; choose another name for the model")
+        there = await asyncio.to_thread(read_repository, self._root, name)
+        if not replaces and any(info.version == version for info in there):
+            raise already_there(name, version)
+
+    async def upload(
+        self, name: str, version: str, content: AsyncIterator[bytes], *, digest: bytes | None, replaces: bool
+    ) -> bool:
+        """Take a model file in, see that it loads, and put it into the repository; says whether the version is new.
+
+        It takes over as any new version does. A name that a client has unloaded stays unloaded.
+
+        Args:
+            content: the ONNX file.
+            digest: its SHA-256, where the client has sent it.
+
+        Raises:
+            InvalidModelError, DigestMismatchError, BodyTooLargeError: it is no model that can be served, or not the
+                one that was meant.
+            ConflictError: as for `check`.
+            StoreFullError, ModelTooLargeError, ModelMemoryFullError: there is no room for it.
+        """
+        await self.check(name, version, replaces=replaces)
+        upload = await asyncio.to_thread(Upload.begin, self._root, name, version, self.max_bytes)
+        try:
+            await _receive(upload, content)
+            info = await asyncio.to_thread(upload.finish, digest)
+            async with self._management.takeover.once.hold(name):
+                return await self._publish(upload, info, replaces=replaces)
+        finally:
+            await asyncio.to_thread(upload.abandon)
+
+    async def delete(self, name: str, version: str | None = None) -> None:
+        """Remove a version of a model from the repository, or all of them, once the tasks that they have are done.
+
+        Raises:
+            UnknownTargetError: there is none.
+        """
+        management = self._management
+        async with management.takeover.once.hold(name):
+            there = await asyncio.to_thread(read_repository, self._root, name)
+            doomed = [info for info in there if version in (None, info.version)]
+            if not doomed:
+                what = f"model {name!r} version {version}" if version else f"model {name!r}"
+                raise UnknownTargetError(f"the model repository has no {what}; GET /models lists what there is")
+            left = [info for info in there if info not in doomed]
+            if management.takeover.follows(name) or not left:
+                try:
+                    await management.takeover.adopt(name, left)
+                except NdserveError as error:
+                    logger.warning("%s: %s", name, error)
+            # The files stay as long as tasks may need them, which were promised that version.
+            await management.retiring.gone(name)
+            for info in doomed:
+                await asyncio.to_thread(remove_version, self._root, info)
+        logger.info("%s: deleted version %s", name, ", ".join(info.version for info in doomed))
+
+    @property
+    def _root(self) -> Path:
+        if self._management.root is None:
+            raise UnsupportedError("the server was started without a model folder (--models)")
+        return self._management.root
+
+    async def _publish(self, upload: Upload, info: ModelInfo, *, replaces: bool) -> bool:
+        """Have the model loaded from where it lies now, and only then put it into its place."""
+        name, takeover, cache = info.name, self._management.takeover, self._management.service.cache
+        await self.check(name, info.version, replaces=replaces)
+        target = self._targets.prepare(info)
+        assert target is not None  # one that cannot be served has been refused
+        try:
+            await takeover.warm(target, self._targets.versions(name))
+            is_new = await asyncio.to_thread(partial(upload.commit, replace=replaces))
+            there = await asyncio.to_thread(read_repository, self._root, name)
+        except ModelLoadError as error:
+            takeover.drop([target])
+            raise InvalidModelError(error.message) from None
+        except BaseException:
+            takeover.drop([target])
+            raise
+        (placed,) = [each for each in there if each.version == info.version]
+        # The same file under another path: what is loaded stays loaded.
+        ready = moved(target, replace(placed, revision=target.revision))
+        cache.move(ready.models[0])
+        if takeover.follows(name) and placed.options == info.options:
+            try:
+                await takeover.adopt(name, there, ready=ready)
+            except NdserveError as error:
+                logger.warning("%s: %s", name, error)
+        else:
+            takeover.drop([ready])
+        logger.info("%s/%s: uploaded, %d bytes", name, info.version, placed.nbytes)
+        return is_new
+
+
+async def _receive(upload: Upload, content: AsyncIterator[bytes]) -> None:
+    """Write what arrives, a good deal at a time."""
+    gathered = bytearray()
+    async for part in content:
+        gathered += part
+        if len(gathered) >= CHUNK:
+            await asyncio.to_thread(upload.write, gathered)
+            gathered = bytearray()
+    await asyncio.to_thread(upload.write, gathered)

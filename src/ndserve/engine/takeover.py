@@ -1,0 +1,200 @@
+"""How what lies in the repository comes to be served: a new version takes over only once it is loaded."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from ndserve.engine.once import Once
+from ndserve.engine.retiring import Retiring
+from ndserve.engine.service import InferenceService
+from ndserve.engine.target import Target
+from ndserve.engine.targets import UNLOADED
+from ndserve.errors import ModelLoadError, ModelTooLargeError, NdserveError, StartupError
+from ndserve.model_cache import repository
+from ndserve.model_cache.sent import SentFolder
+from ndserve.model_info import ModelInfo
+
+logger = logging.getLogger(__name__)
+
+
+class Takeover:
+    """Changes what answers to the names of models. All methods are for the event loop's thread."""
+
+    def __init__(self, service: InferenceService, retiring: Retiring) -> None:
+        self.once = Once()
+        """One change of a name at a time."""
+        self.folders: dict[str, SentFolder] = {}
+        """What clients have sent, by the name that it answers to."""
+        self.faults: dict[tuple[str, str], str] = {}
+        """Why what lies in the repository as this name and version is not what is served."""
+        self._service = service
+        self._targets = service.targets
+        self._retiring = retiring
+        service.cache.on_outcome(self._note_load)
+
+    def follows(self, name: str) -> bool:
+        """Whether the name answers with what lies in the repository.
+
+        It does not where a client has unloaded it, or has sent files or options for it, nor where it is a process's.
+        """
+        withdrawn = self._targets.withdrawn.get(name)
+        if name in self._targets.processes or name in self.folders or (withdrawn and withdrawn.reason == UNLOADED):
+            return False
+        return not any(target.models[0].change for target in self._targets.versions(name))
+
+    def names(self) -> set[str]:
+        """What answers with, or could not be served of, what lies in the repository."""
+        served = {target.name for target in self._targets if target.process is None}
+        return {name for name in served | {name for name, _ in self._targets.broken} if self.follows(name)}
+
+    def differs(self, name: str, infos: Sequence[ModelInfo]) -> bool:
+        """Whether other versions of a model lie in the repository than those that answer, or could not be served."""
+        prepared = [target for info in infos if (target := self._targets.prepare(info)) is not None]
+        problems = {(info.name, info.version): info.problem for info in infos if info.problem}
+        known = {key: info.problem for key, info in self._targets.broken.items() if key[0] == name}
+        return (prepared, problems) != (self._targets.versions(name), known)
+
+    async def refresh(self, name: str, root: Path) -> None:
+        """Have what lies in the repository now answer to the name, as far as it loads; for changes of its files.
+
+        A name that nothing has answered to is loaded at its first request, as after a start.
+
+        Raises:
+            NdserveError: the repository cannot be read, or what is new there does not load.
+        """
+        async with self.once.hold(name):
+            if self.follows(name):
+                infos = await asyncio.to_thread(read_repository, root, name)
+                await self.adopt(name, infos)
+                served = ", ".join(target.version for target in self._targets.versions(name)) or "none"
+                logger.info("%s: the model folder has changed; served is version %s", name, served)
+
+    async def adopt(
+        self,
+        name: str,
+        infos: Sequence[ModelInfo],
+        *,
+        eager: bool = False,
+        folder: SentFolder | None = None,
+        ready: Target | None = None,
+    ) -> None:
+        """Have these versions of a model answer to its name; whoever calls it holds the name.
+
+        What is new is loaded before it takes over: from another version, or from what the same version was before.
+
+        Args:
+            infos: in the order of their versions.
+            eager: load one also where nothing is served yet.
+            folder: what a client has sent them in. Then it is all of them or none.
+            ready: one of them, which is loaded already.
+
+        Raises:
+            NdserveError: what was to take over does not load, or is no model. The others answer all the same, and what
+                it was to take over from goes on.
+        """
+        served = {target.version: target for target in self._targets.versions(name)}
+        current = self._targets.default(name)
+        proven = current is not None or not eager
+        kept: list[Target] = []
+        fresh: list[Target] = []
+        broken: list[ModelInfo] = []
+        failures: dict[str, NdserveError] = {}
+        try:
+            for info in reversed(infos):
+                former = served.get(info.version)
+                target = ready if ready is not None and ready.version == info.version else self._targets.prepare(info)
+                if target is not None and target is not former:
+                    fresh.append(target)
+                due = former is not None or not proven or _is_newer(target, current)
+                takes_over = due and target not in (former, ready)
+                fault = await self._fault(info, target, [each for each in (former, current) if each], trial=takes_over)
+                proven = proven or (takes_over and fault is None)
+                answers = former if fault is not None and former is not None else target
+                if answers is None or not (fault is None or former or _is_its_own(fault)):
+                    broken.append(replace(info, problem=info.problem or str(fault)))
+                else:
+                    kept.append(answers)  # one that does not load is listed, and passed over as long as that is so
+                if fault is not None and answers is not None:
+                    failures[info.version] = fault
+            if (failures and folder is not None) or not proven:
+                raise next(iter([*failures.values(), *map(unusable, broken)]))
+        except BaseException:
+            self.drop(fresh)
+            raise
+        self.drop([target for target in fresh if target not in kept])
+        self._note_faults(name, served, failures)
+        former_folder = self.folders.pop(name, None)
+        if folder is not None:
+            self.folders[name] = folder
+        self._retiring.add(self._targets.replace(name, kept[::-1], broken), former_folder)
+        if failures:
+            raise next(iter(failures.values()))
+
+    async def _fault(
+        self, info: ModelInfo, target: Target | None, instead_of: Sequence[Target], *, trial: bool
+    ) -> NdserveError | None:
+        """Why a version cannot take over; None where it can, or where that is not to be tried now."""
+        if target is None:
+            return unusable(info)
+        if trial:
+            try:
+                await self.warm(target, instead_of)
+            except NdserveError as error:
+                return error
+        return None
+
+    async def warm(self, target: Target, instead_of: Sequence[Target] = ()) -> None:
+        """Load a target's models, which may take the room of what they are to replace.
+
+        Raises:
+            NdserveError: as `ModelCache.loaded` says.
+        """
+        await self._service.worker.loading.warm(target, instead_of)
+
+    def drop(self, targets: Iterable[Target]) -> None:
+        """Let go of models that nothing has come of."""
+        for target in targets:
+            for info in target.models:
+                self._service.cache.drop(info)
+
+    def _note_faults(self, name: str, served: Iterable[str], failures: dict[str, NdserveError]) -> None:
+        for version in [version for known, version in self.faults if known == name]:
+            del self.faults[name, version]
+        self.faults |= {(name, version): error.message for version, error in failures.items() if version in served}
+
+    def _note_load(self, info: ModelInfo, failed: bool) -> None:
+        """Have another version be the default where one does not load, and that one again once it does."""
+        retired = self._targets.note_load(info, failed=failed)
+        if retired:
+            self._retiring.add(retired)
+
+
+def read_repository(root: Path, name: str) -> list[ModelInfo]:
+    """Every version of a model in the repository.
+
+    Raises:
+        ModelLoadError: it cannot be read, or holds one version twice.
+    """
+    try:
+        return repository.scan(root, name)
+    except OSError as error:
+        raise ModelLoadError(f"the model repository cannot be read: {error.strerror}") from None
+    except StartupError:  # its message is for the operator, and names files
+        raise ModelLoadError(f"one version of {name!r} lies in the model repository twice; remove one") from None
+
+
+def _is_newer(target: Target | None, current: Target | None) -> bool:
+    return target is not None and current is not None and int(target.version) > int(current.version)
+
+
+def _is_its_own(fault: NdserveError) -> bool:
+    """Whether a model that did not load is itself to blame."""
+    return isinstance(fault, ModelLoadError | ModelTooLargeError)
+
+
+def unusable(info: ModelInfo) -> ModelLoadError:
+    return ModelLoadError(f"model {info.name!r} version {info.version} cannot be served: {info.problem}")

@@ -1,0 +1,137 @@
+"""Loads models: checked, opened, warmed up, tried and measured. Its methods run on the loaders' threads.
+
+Nothing of it runs on the lane, which goes on with the models that are there. On a GPU the loader's threads give their
+work to the lane's own stream, which CUDA allows to any thread
+(https://docs.nvidia.com/cuda/cuda-runtime-api/stream-sync-behavior.html).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from collections.abc import Callable
+from typing import Protocol
+
+from ndserve.devices.base import Device
+from ndserve.errors import ModelLoadError
+from ndserve.model_cache import batch_safety
+from ndserve.model_cache.costs import Cost, Costs
+from ndserve.model_cache.digests import AllowedDigests, ContentDigest, digest_of
+from ndserve.model_cache.external import check_external
+from ndserve.model_cache.meter import Meter, Reading
+from ndserve.model_cache.on_host import host_run
+from ndserve.model_cache.repository import STAMP, stamp_of
+from ndserve.model_cache.residency import Loaded
+from ndserve.model_cache.session import Session
+from ndserve.model_cache.warm_up import warm_up
+from ndserve.model_info import Batching, ModelInfo
+
+MAX_DIGESTS = 10_000
+"""Most files whose digests are remembered."""
+
+
+class OpenSession(Protocol):
+    """`Session.open` with all that is the same for every model."""
+
+    def __call__(self, info: ModelInfo, *, digest: str) -> Session: ...
+
+
+class Loader:
+    """What the cache has its models loaded by (`residency.Loads`)."""
+
+    def __init__(
+        self,
+        device: Device,
+        open_session: OpenSession,
+        costs: Costs,
+        allowed: AllowedDigests | None = None,
+        max_batch_size: int = 1,
+    ) -> None:
+        """`max_batch_size` is the server's, for models whose model.toml says nothing else."""
+        self._device = device
+        self._open_session = open_session
+        self._costs = costs
+        self._allowed = allowed
+        self._max_batch_size = max_batch_size
+        self._meter = Meter(self._used)
+        self._lock = threading.Lock()
+        self._digests: dict[tuple[int, ...], ContentDigest] = {}
+
+    def known_cost(self, info: ModelInfo) -> Cost | None:
+        digest = self._digests.get(info.stamp)
+        return None if digest is None else self._costs.cost(info, digest.whole)
+
+    def cost(self, info: ModelInfo) -> Cost:
+        return self._costs.cost(info, self.digest(info).whole)
+
+    def digest(self, info: ModelInfo) -> ContentDigest:
+        """The digest of the model's files as they were when `info` was read.
+
+        Raises:
+            ModelLoadError: they cannot be read, or have changed since.
+        """
+        with self._lock:
+            found = self._digests.get(info.stamp)
+        if found is None:
+            found = digest_of(info)
+            if info.stamp and stamp_of(info.path) != info.stamp[:STAMP]:
+                raise ModelLoadError(f"model {info.name!r} version {info.version} has changed since it was read")
+            with self._lock:
+                self._digests[info.stamp] = found
+                while len(self._digests) > MAX_DIGESTS:
+                    del self._digests[next(iter(self._digests))]
+        return found
+
+    def known_digest(self, info: ModelInfo) -> str | None:
+        """The SHA-256 of the model's files in hex, where they have been read."""
+        found = self._digests.get(info.stamp)
+        return None if found is None else found.whole
+
+    def load(self, info: ModelInfo, cost: Cost, *, judge: bool) -> Loaded:
+        digest = self.digest(info)
+        if self._allowed is not None:
+            self._allowed.check(digest)
+        check_external(info)
+        self._meter.begin()
+        try:
+            session = self._open_session(info, digest=digest.whole)
+            with self._device:
+                verdict = self._try(info, session, judge=judge)
+        except BaseException:
+            self._meter.fail()
+            raise
+        reading = self._meter.end(info.key, cost.resident)
+        if reading.alone is not None:
+            # Memory that others gave back meanwhile must not make it look smaller than it can be.
+            alone = max(reading.alone, info.nbytes // 2)
+            self._costs.note(info, digest.whole, alone)
+            reading = Reading(alone)
+        return Loaded(session, reading, verdict)
+
+    def gone(self, nbytes: int) -> None:
+        self._meter.gone(nbytes)
+
+    def _try(self, info: ModelInfo, session: Session, *, judge: bool) -> Batching | None:
+        """Run the session before anybody else does: what is slow at the first time is not theirs to wait for."""
+        run = host_run(self._device, session.run)
+        stacks = batch_safety.before_loading(info).mode != "off"
+        warm_up(run, info, info.options.max_batch_size or self._max_batch_size, stacks)
+        return batch_safety.at_load(run, info) if judge else None
+
+    def _used(self) -> int:
+        """Bytes in use, once the allocator has given back what it merely keeps."""
+        if _trim is not None:
+            _trim(0)
+        return self._device.memory().used
+
+
+def _find_trim() -> Callable[[int], int] | None:
+    """Glibc's `malloc_trim`; other C libraries have none."""
+    try:
+        trim: Callable[[int], int] = ctypes.CDLL(None).malloc_trim
+    except (OSError, AttributeError):
+        return None
+    return trim
+
+
+_trim = _find_trim()

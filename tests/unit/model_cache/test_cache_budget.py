@@ -1,0 +1,312 @@
+"""What models take: booked before they are loaded, put right by what the load has shown, free only when it is free."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from ndserve.errors import ModelMemoryFullError, ModelTooLargeError
+from ndserve.model_cache.cache import ModelCache
+from ndserve.model_cache.meter import Reading
+from ndserve.model_info import ModelInfo
+from tests.unit.model_cache.loads import Loads, a_cache, ends, info, settle, ticks, use
+
+A, B, C = (info(name) for name in "abc")
+PINNED = info("pinned", pinned=True)
+
+
+def names(cache: ModelCache, *infos: ModelInfo) -> set[str]:
+    """Which of these are resident."""
+    return {entry.name for entry in infos if cache.resident(entry)}
+
+
+def reads(loads: Loads, entry: ModelInfo, nbytes: int) -> None:
+    """What the load of a model is to show."""
+    loads.readings[entry.name] = Reading(nbytes)
+
+
+def test_the_largest_weight_is_booked_twice_while_a_model_loads() -> None:
+    async def main() -> None:
+        async with a_cache(10) as (cache, loads):
+            with loads.held():
+                load = asyncio.create_task(use(cache, info("m", 5, largest=3)))
+                await loads.begun()
+                during = cache.nbytes
+            await load
+            assert (during, cache.nbytes) == (8, 5)
+
+    asyncio.run(main())
+
+
+def test_a_model_that_fits_but_cannot_be_loaded_in_the_budget_is_refused_by_name_and_size() -> None:
+    async def main() -> None:
+        async with a_cache(7) as (cache, loads):
+            with pytest.raises(ModelTooLargeError, match=r"m/1 \(8 bytes\).* 7 bytes"):
+                await use(cache, info("m", 5, largest=3))
+            assert loads.opened == []
+
+    asyncio.run(main())
+
+
+def test_a_model_larger_than_the_budget_is_refused_before_anything_is_read() -> None:
+    async def main() -> None:
+        async with a_cache(7) as (cache, loads):
+            loads.unpriced.add("m")
+            with pytest.raises(ModelTooLargeError):
+                await use(cache, info("m", 8))
+            assert loads.priced == []
+
+    asyncio.run(main())
+
+
+def test_callers_that_come_together_share_one_look_at_the_files() -> None:
+    async def main() -> None:
+        async with a_cache(1) as (cache, loads):
+            loads.unpriced.add("a")
+            assert await ends(cache, *(use(cache, A) for _ in range(3))) == [None] * 3
+            assert (loads.priced, loads.opened) == (["a"], ["a"])
+
+    asyncio.run(main())
+
+
+def test_files_that_cannot_be_read_are_a_failed_load() -> None:
+    async def main() -> None:
+        async with a_cache(1) as (cache, loads):
+            loads.unpriced.add("a")
+            loads.unreadable.add("a")
+            found = await ends(cache, use(cache, A), use(cache, A))
+            assert [str(end) for end in found] == ["a cannot be read"] * 2
+            assert (cache.known(A).state, loads.opened) == ("FAILED", [])
+
+    asyncio.run(main())
+
+
+def test_what_a_load_has_shown_is_booked() -> None:
+    async def main() -> None:
+        async with a_cache(10) as (cache, loads):
+            reads(loads, A, 4)
+            await use(cache, A)
+            assert cache.nbytes == 4
+            cost = cache.known(A).cost
+            assert cost is not None
+            assert (cost.resident, cost.measured) == (4, True)
+
+    asyncio.run(main())
+
+
+def test_a_model_that_takes_more_than_expected_costs_idle_ones_their_place() -> None:
+    async def main() -> None:
+        async with a_cache(4) as (cache, loads):
+            reads(loads, C, 3)
+            await use(cache, A, B)
+            await use(cache, C)
+            await settle(cache)
+            assert names(cache, A, B, C) == {"c", "b"}
+            assert cache.nbytes == 4
+
+    asyncio.run(main())
+
+
+def test_a_model_that_takes_more_than_there_is_waits_for_as_much_room_as_it_takes() -> None:
+    async def main() -> None:
+        async with a_cache(4) as (cache, loads):
+            reads(loads, C, 3)
+            await use(cache, A, B)
+            with cache.lease([A, B]):
+                load = asyncio.create_task(use(cache, C))
+                await settle(cache)
+                assert not load.done()
+                assert (cache.nbytes, loads.alive()) == (2, {"a", "b"})
+            await load
+            await settle(cache)
+            assert (loads.opened, cache.nbytes) == (["a", "b", "c", "c"], 4)
+
+    asyncio.run(main())
+
+
+def test_a_model_that_turns_out_larger_than_the_budget_is_let_go_and_refused() -> None:
+    async def main() -> None:
+        async with a_cache(4) as (cache, loads):
+            reads(loads, A, 9)
+            with pytest.raises(ModelTooLargeError, match=r"a/1 \(9 bytes\)"):
+                await use(cache, A)
+            await settle(cache)
+            assert (cache.nbytes, loads.alive()) == (0, set())
+
+    asyncio.run(main())
+
+
+def test_loads_that_overlap_are_booked_as_what_they_took_together() -> None:
+    async def main() -> None:
+        async with a_cache(20) as (cache, loads):
+            loads.readings["b"] = Reading(None, {A.key: 4, B.key: 5})
+            with loads.held("b"):
+                second = asyncio.create_task(use(cache, B))
+                await use(cache, A)
+            await second
+            assert cache.nbytes == 9
+
+    asyncio.run(main())
+
+
+def test_what_is_evicted_is_told_with_its_bytes_once_it_is_closed() -> None:
+    async def main() -> None:
+        async with a_cache(3) as (cache, loads):
+            await use(cache, info("m", 2))
+            await use(cache, info("n", 3))
+            assert loads.given_back == [2]
+
+    asyncio.run(main())
+
+
+def test_a_slow_load_does_not_hold_up_another() -> None:
+    async def main() -> None:
+        async with a_cache(2) as (cache, loads):
+            with loads.held("a"):
+                slow = asyncio.create_task(use(cache, A))
+                await loads.begun()
+                await use(cache, B)
+                assert not slow.done()
+            await slow
+
+    asyncio.run(main())
+
+
+def test_who_finds_no_room_is_told_after_the_wait_what_holds_it() -> None:
+    async def main() -> None:
+        async with a_cache(3, load_wait=0.0) as (cache, loads):
+            await use(cache, A, PINNED)
+            with cache.lease([A]), pytest.raises(ModelMemoryFullError) as caught:
+                await use(cache, info("m", 2))
+            assert caught.value.message == (
+                "there was no room for m/1 within 0 s (--load-wait): of 3 bytes (--model-memory) 2 are taken;"
+                " 1 bytes more are needed, and idle models hold 0; in use are 1, pinned 1, and being loaded 0"
+            )
+            assert (caught.value.status, loads.opened) == (503, ["a", "pinned"])
+
+    asyncio.run(main())
+
+
+def test_who_waits_for_room_behind_another_is_told_so() -> None:
+    async def main() -> None:
+        async with a_cache(1, load_wait=0.0) as (cache, _):
+            await use(cache, A)
+            with cache.lease([A]):
+                found = await ends(cache, use(cache, B), use(cache, C))
+            assert ["first in line" in str(end) for end in found] == [False, True]
+
+    asyncio.run(main())
+
+
+def test_what_goes_for_a_load_is_waited_for_also_by_who_does_not_wait() -> None:
+    async def main() -> None:
+        async with a_cache(1, load_wait=0.0) as (cache, _):
+            await use(cache, A)
+            assert await ends(cache, use(cache, B)) == [None]
+
+    asyncio.run(main())
+
+
+def test_the_room_that_one_gives_up_goes_to_the_next() -> None:
+    async def main() -> None:
+        async with a_cache(2, load_wait=0.0) as (cache, _):
+            await use(cache, A)
+            with cache.lease([A]):
+                assert isinstance((await ends(cache, use(cache, info("m", 2))))[0], ModelMemoryFullError)
+                assert await ends(cache, use(cache, B)) == [None]
+            assert not cache.room_wanted
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("entry", [A, PINNED], ids=["pinned by a client", "unpinned by a client"])
+def test_what_a_client_says_of_a_pin_counts_more_than_the_models_own_word(entry: ModelInfo) -> None:
+    async def main() -> None:
+        async with a_cache(1, load_wait=0.0) as (cache, _):
+            await use(cache, entry)
+            cache.pin(entry, pinned=not entry.options.pinned)
+            (end,) = await ends(cache, use(cache, B))
+            assert (end is None) == entry.options.pinned
+
+    asyncio.run(main())
+
+
+def test_a_pin_that_is_taken_off_lets_who_waits_in() -> None:
+    async def main() -> None:
+        async with a_cache(1) as (cache, _):
+            await use(cache, PINNED)
+            load = asyncio.create_task(use(cache, A))
+            await settle(cache)
+            assert not load.done()
+            cache.pin(PINNED, pinned=False)
+            await load
+
+    asyncio.run(main())
+
+
+def test_a_pinned_model_makes_room_for_its_own_successor() -> None:
+    async def main() -> None:
+        async with a_cache(1, load_wait=0.0) as (cache, _):
+            await use(cache, PINNED)
+            successor = info("pinned", pinned=True, revision=1)
+            async with cache.loaded([successor], instead_of=[PINNED.key]):
+                assert cache.resident(successor)
+
+    asyncio.run(main())
+
+
+def test_a_model_stays_beside_its_successor_where_others_can_go() -> None:
+    async def main() -> None:
+        async with a_cache(2) as (cache, _):
+            await use(cache, PINNED, A)
+            successor = info("pinned", pinned=True, revision=1)
+            async with cache.loaded([successor], instead_of=[PINNED.key]):
+                assert cache.resident(PINNED)
+                assert not cache.resident(A)
+
+    asyncio.run(main())
+
+
+def test_a_model_under_a_lease_is_not_taken_for_its_successor() -> None:
+    async def main() -> None:
+        async with a_cache(1, load_wait=0.0) as (cache, _):
+            await use(cache, A)
+            with cache.lease([A]), pytest.raises(ModelMemoryFullError):
+                async with cache.loaded([info("a", revision=1)], instead_of=[A.key]):
+                    pass
+
+    asyncio.run(main())
+
+
+def test_the_states_that_a_model_goes_through() -> None:
+    async def main() -> None:
+        async with a_cache(1) as (cache, loads):
+            seen: list[str] = [cache.known(A).state]
+            with loads.held():
+                load = asyncio.create_task(use(cache, A))
+                await loads.begun()
+                seen.append(cache.known(A).state)
+            await load
+            seen.append(cache.known(A).state)
+            evicting = asyncio.create_task(use(cache, B))
+            await ticks(1)
+            seen.append(cache.known(A).state)
+            await evicting
+            seen.append(cache.known(A).state)
+            assert seen == ["UNLOADED", "LOADING", "READY", "UNLOADING", "UNLOADED"]
+
+    asyncio.run(main())
+
+
+def test_the_figures_of_a_model_outlive_its_eviction() -> None:
+    async def main() -> None:
+        async with a_cache(1) as (cache, _):
+            for entry in (A, B, A):
+                await use(cache, entry)
+                with cache.lease([entry]):
+                    pass
+            known = cache.known(A)
+            assert (known.hits, known.loads, known.evictions) == (2, 2, 1)
+
+    asyncio.run(main())
