@@ -15,7 +15,7 @@ from ndserve.model_info import ModelInfo
 
 logger = logging.getLogger(__name__)
 
-SETTLE_SECONDS = 1.0
+SETTLE_SECONDS = 0.5
 """How long files must have been left alone before they are read, since they may still be written."""
 
 ROOM_SECONDS = 10.0

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from onnx import TensorProto
 
 from ndserve.errors import (
     BodyTooLargeError,
@@ -29,20 +28,11 @@ from ndserve.model_cache.repository import scan, stamp_of
 from ndserve.model_cache.uploads import GONE, UPLOAD, Upload, clean_up, remove_version
 from ndserve.model_info import ModelInfo
 from tests import onnx_models
+from tests.e2e.models import external
 
 MODEL: bytes = onnx_models.double().SerializeToString()
 OTHER: bytes = onnx_models.double(("n", 5)).SerializeToString()
 ROOMY = 1 << 30
-
-
-def external(*locations: str) -> bytes:
-    proto = onnx_models.double()
-    for number, location in enumerate(locations):
-        tensor = proto.graph.initializer.add(name=f"w{number}", data_type=TensorProto.FLOAT, dims=[2])
-        tensor.data_location = TensorProto.EXTERNAL
-        tensor.external_data.add(key="location", value=location)
-    content: bytes = proto.SerializeToString()
-    return content
 
 
 def send(root: Path, content: bytes, name: str = "m", version: str = "1", **options: Any) -> bool:
