@@ -5,6 +5,7 @@
     scripts/bench infer      the same by Open Inference with binary tensors, and with an API key
     scripts/bench tasks      submit and result, beside a FastAPI endpoint with a dict and a thread, and on each store
     scripts/bench filled     the same, and what is known of old tasks, with 100,000 finished tasks in the store
+    scripts/bench loading    the latency of a tiny model while one of 300 MB is loaded again and again
 
 Figures are medians over the rounds; ratios are taken within each round, because machines are noisy.
 """
@@ -30,6 +31,7 @@ import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
 from benchmarks.filled import fill
+from benchmarks.loading import loading
 from ndserve.access import Role, new_key
 from ndserve.codecs.npy import write_npy
 from ndserve.types import HostArray
@@ -75,7 +77,7 @@ def tiny_model(folder: Path) -> Path:
     nodes = [helper.make_node("Mul", ["x", "two"], ["d"]), helper.make_node("Add", ["d", "one"], ["y"])]
     tensors = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", "n"]) for name in ("x", "y")]
     graph = helper.make_graph(nodes, "tiny", tensors[:1], tensors[1:], weights)
-    path = folder / "tiny" / "1" / "model.onnx"
+    path = folder / "models" / "tiny" / "1" / "model.onnx"
     path.parent.mkdir(parents=True)
     proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     path.write_bytes(proto.SerializeToString())
@@ -174,7 +176,9 @@ FINISHED = 100_000
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="?", choices=["sync", "infer", "tasks", "filled"], help="one comparison alone")
+    parser.add_argument(
+        "what", nargs="?", choices=["sync", "infer", "tasks", "filled", "loading"], help="one comparison alone"
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=2, help="of each measurement")
     options = parser.parse_args()
@@ -188,11 +192,23 @@ def main() -> None:
             tasks(Path(folder), options.rounds, options.seconds)
         if options.what in (None, "filled"):
             filled(Path(folder), options.rounds, options.seconds)
+        if options.what in (None, "loading"):
+            loading(serve(Path(folder), "memory"), Path(folder) / "models", options.rounds, options.seconds)
 
 
 def serve(folder: Path, store: str, data: str = "data") -> list[str]:
     """The command of an ndserve with the tiny model."""
-    command = ["-m", "ndserve", "serve", "--device", "cpu", "--models", str(folder), "--log-level", "warning"]
+    command = [
+        "-m",
+        "ndserve",
+        "serve",
+        "--device",
+        "cpu",
+        "--models",
+        str(folder / "models"),
+        "--log-level",
+        "warning",
+    ]
     return [*command, "--store", store, "--data-dir", str(folder / data), "--result-ttl", "60"]
 
 

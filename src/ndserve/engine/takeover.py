@@ -69,6 +69,8 @@ class Takeover:
         async with self.once.hold(name):
             if self.follows(name):
                 infos = await asyncio.to_thread(read_repository, root, name)
+                if not self.differs(name, infos):
+                    return
                 await self.adopt(name, infos)
                 served = ", ".join(target.version for target in self._targets.versions(name)) or "none"
                 logger.info("%s: the model folder has changed; served is version %s", name, served)

@@ -70,7 +70,9 @@ class Books:
         model.nbytes = cost.resident
         if reading.alone is not None:
             model.nbytes = reading.alone
-            model.cost = Cost(reading.alone, reading.alone + model.info.largest, measured=True)
+            if reading.alone <= self.budget:  # else it is measured again, since others may have taken memory meanwhile
+                least = min(reading.alone, cost.resident) if cost.measured else reading.alone
+                model.cost = Cost(least, least + model.info.largest, measured=True)
         for key, nbytes in reading.together.items():
             other = self.models.get(key)
             if other is not None and other.session is not None:

@@ -171,7 +171,12 @@ class ModelCache:
                     return
             finally:
                 self._books.release(models)
-        raise ModelMemoryFullError(f"{_names(wanted)} took more memory than was expected, {TRIES} times")
+        budget = f"the model cache has {self.budget} bytes (--model-memory)"
+        message = f"{_names(wanted)} took more memory than there was, {TRIES} times: {budget}"
+        for model in models:
+            if model.session is None:
+                self._jobs.remember(model, message)
+        raise ModelMemoryFullError(message)
 
     def pin(self, info: ModelInfo, *, pinned: bool) -> None:
         """Keep a model from being evicted once it is loaded, or no more; for as long as the process lives."""
@@ -255,7 +260,7 @@ class ModelCache:
             message = f"{each} cannot be loaded: the model cache has {self.budget} bytes in all (--model-memory)"
             if len(wanted) == 1:  # of a set, no one model is to blame
                 (info,) = wanted.values()
-                self._jobs.fail(self._books.entry(info), ModelTooLargeError(message))
+                self._jobs.fail(self._books.entry(info), message)
             raise ModelTooLargeError(message)
 
     def _full(self, wanted: Wanted, refusal: Refusal | None) -> ModelMemoryFullError:

@@ -82,11 +82,17 @@ class Jobs:
         if model.problem and model.away and seconds > 0:
             raise ModelLoadError(f"{model.problem} (it is tried again in {math.ceil(seconds)} s)")
 
-    def fail(self, model: Residency, error: NdserveError) -> NdserveError:
+    def fail(self, model: Residency, problem: str) -> None:
         """Note that a model cannot be loaded, through its own fault."""
-        model.problem = error.message
+        model.problem = problem
         self.on_outcome(model.info, True)
-        return error
+
+    def remember(self, model: Residency, problem: str) -> None:
+        """Note the same, and do not try again for a while, which grows with every failure."""
+        model.failures += 1
+        doubled = 2 ** (min(model.failures, MOST_DOUBLINGS) - 1)
+        model.retry_at = self._clock() + self._load_retry * doubled
+        self.fail(model, problem)
 
     async def close(self) -> None:
         """Give up what is under way."""
@@ -132,11 +138,9 @@ class Jobs:
             name, version, _ = model.info.key
             logger.exception("model %s/%s does not load", name, version)
             failed = ModelLoadError(f"model {name!r} version {version} does not load: {error!r}")
-        model.failures += 1
-        doubled = 2 ** (min(model.failures, MOST_DOUBLINGS) - 1)
-        model.retry_at = self._clock() + self._load_retry * doubled
         self._books.cancel(model)
-        return self.fail(model, failed)
+        self.remember(model, failed.message)
+        return failed
 
 
 def _nobody(info: ModelInfo, failed: bool) -> None:

@@ -244,9 +244,10 @@ def _decoded(name: str, array: HostArray) -> HostArray:
 
 
 def check_runtime(device: Device) -> None:
-    """Make sure that onnxruntime can really use the device, by loading something onto it.
+    """Make sure that onnxruntime can really use the device, by running something on it.
 
-    Its list of available providers and `get_device()` name the GPU on machines that have none.
+    Its list of available providers and `get_device()` name the GPU on machines that have none. What onnxruntime takes
+    once for all models it takes here, so that the first of them is not measured with it.
 
     Raises:
         DeviceUnavailableError: it does not; says what is missing.
@@ -266,7 +267,8 @@ def check_runtime(device: Device) -> None:
         with contextlib.redirect_stdout(io.StringIO()):
             ort.preload_dlls()
     try:
-        _open(_PROBE_MODEL, providers.chosen(device, ModelOptions()), 1)
+        session = _open(_PROBE_MODEL, providers.chosen(device, ModelOptions()), 1)
+        session.run(None, {"x": np.zeros(1, np.float32)})
     except Exception as error:
         raise DeviceUnavailableError(f"onnxruntime {ort.__version__} cannot use {device.name}: {error}") from None
 

@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from ndserve.errors import ModelMemoryFullError, ModelTooLargeError
-from ndserve.model_cache.cache import ModelCache
+from ndserve.errors import ModelLoadError, ModelMemoryFullError, ModelTooLargeError
+from ndserve.model_cache.cache import TRIES, ModelCache
 from ndserve.model_cache.meter import Reading
 from ndserve.model_info import ModelInfo
 from tests.unit.model_cache.loads import Loads, a_cache, ends, info, settle, ticks, use
@@ -21,9 +21,9 @@ def names(cache: ModelCache, *infos: ModelInfo) -> set[str]:
     return {entry.name for entry in infos if cache.resident(entry)}
 
 
-def reads(loads: Loads, entry: ModelInfo, nbytes: int) -> None:
-    """What the load of a model is to show."""
-    loads.readings[entry.name] = Reading(nbytes)
+def reads(loads: Loads, entry: ModelInfo, *nbytes: int) -> None:
+    """What the loads of a model are to show, the last one for all that follow."""
+    loads.readings[entry.name] = [Reading(each) for each in nbytes]
 
 
 def test_the_largest_weight_is_booked_twice_while_a_model_loads() -> None:
@@ -125,14 +125,38 @@ def test_a_model_that_takes_more_than_there_is_waits_for_as_much_room_as_it_take
     asyncio.run(main())
 
 
-def test_a_model_that_turns_out_larger_than_the_budget_is_let_go_and_refused() -> None:
+def test_a_model_that_turns_out_larger_than_the_budget_is_measured_again_before_it_is_refused_for_a_while() -> None:
     async def main() -> None:
-        async with a_cache(4) as (cache, loads):
+        async with a_cache(4, load_retry=5.0) as (cache, loads):
             reads(loads, A, 9)
-            with pytest.raises(ModelTooLargeError, match=r"a/1 \(9 bytes\)"):
+            with pytest.raises(ModelMemoryFullError, match="a/1 took more memory than there was, 3 times"):
+                await use(cache, A)
+            with pytest.raises(ModelLoadError, match="tried again in 5 s"):
                 await use(cache, A)
             await settle(cache)
-            assert (cache.nbytes, loads.alive()) == (0, set())
+            assert (cache.nbytes, loads.alive(), loads.opened) == (0, set(), ["a"] * TRIES)
+
+
+def test_a_model_that_seemed_too_large_once_is_served() -> None:
+    async def main() -> None:
+        async with a_cache(4) as (cache, loads):
+            reads(loads, A, 9, 2)
+            await use(cache, A)
+            assert (loads.opened, cache.nbytes) == (["a", "a"], 2)
+
+    asyncio.run(main())
+
+
+def test_of_several_loads_the_least_counts_for_the_next() -> None:
+    async def main() -> None:
+        async with a_cache(4) as (cache, loads):
+            reads(loads, A, 4, 2, 3)
+            for _ in range(3):
+                await use(cache, A)
+                await use(cache, info("m", 4))
+            cost = cache.known(A).cost
+            assert cost is not None
+            assert cost.resident == 2
 
     asyncio.run(main())
 
@@ -140,7 +164,7 @@ def test_a_model_that_turns_out_larger_than_the_budget_is_let_go_and_refused() -
 def test_loads_that_overlap_are_booked_as_what_they_took_together() -> None:
     async def main() -> None:
         async with a_cache(20) as (cache, loads):
-            loads.readings["b"] = Reading(None, {A.key: 4, B.key: 5})
+            loads.readings["b"] = [Reading(None, {A.key: 4, B.key: 5})]
             with loads.held("b"):
                 second = asyncio.create_task(use(cache, B))
                 await use(cache, A)
