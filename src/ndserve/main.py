@@ -38,9 +38,8 @@ from ndserve.model_cache.cache import ModelCache, Patience
 from ndserve.model_cache.costs import Costs
 from ndserve.model_cache.digests import AllowedDigests
 from ndserve.model_cache.loader import Loader
-from ndserve.model_cache.locked_folder import remove_left_over
 from ndserve.model_cache.optimized import OptimizedModels
-from ndserve.model_cache.sent import PREFIX
+from ndserve.model_cache.sent import remove_left_over
 from ndserve.model_cache.session import RUNTIME, Session, check_runtime
 from ndserve.model_cache.uploads import clean_up
 from ndserve.model_cache.watching import changed_names
@@ -263,7 +262,7 @@ async def _lifespan(
     drain_seconds: float,
 ) -> AsyncIterator[None]:
     try:
-        await asyncio.to_thread(remove_left_over, PREFIX)
+        await asyncio.to_thread(remove_left_over)
         if management.root is not None:
             await asyncio.to_thread(clean_up, management.root)
         await service.start(preload)

@@ -36,7 +36,7 @@ def scaling(factor: float, mbytes: int = 0) -> bytes:
         weights["nothing"] = np.array(0, np.float32)
         last = f"sum{number}"
     nodes.append(helper.make_node("Identity", [last], ["y"]))
-    axes = ["batch", 4]
+    axes: onnx_models.Axes = ["batch", 4]
     proto = onnx_models.model(nodes, [onnx_models.tensor("x", axes)], [onnx_models.tensor("y", axes)], **weights)
     content: bytes = proto.SerializeToString()
     return content

@@ -72,7 +72,7 @@ def test_external_data_that_leads_elsewhere_is_listed_with_its_reason(tmp_path: 
     with serving(models=root) as server:
         (root / "m" / "1" / "w.bin").symlink_to(tmp_path / "secret")
         server.line("served is version none$")
-        assert ask(server, "GET", "/models/m/versions/1")[1]["reason"].endswith("is a symbolic link")
+        assert "symbolic link" in ask(server, "GET", "/models/m/versions/1")[1]["reason"]
         status, refused = ask(server, "POST", "/models/m/load", b"")
         assert (status, refused["code"]) == (422, "invalid_model")
         (root / "m" / "1" / "w.bin").unlink()

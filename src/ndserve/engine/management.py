@@ -187,6 +187,11 @@ def _read(root: Path | None, name: str, change: Change) -> tuple[list[ModelInfo]
         if not infos:
             where = "the model repository" if folder is None else "the files that were sent"
             raise ModelLoadError(f"{where} has no {name}/VERSION/{repository.MODEL_FILE}")
+        if any(info.options.provider_options for info in infos) and folder is not None:
+            # They may name files of this machine to be written.
+            raise InvalidInputError(
+                "the files that were sent set provider_options, which is for the model folder alone"
+            )
         if change.options is not None:
             infos = [
                 info if info.problem else replace(info, options=change.options(info), change=change.mark)

@@ -6,7 +6,6 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 from ndserve.engine.management import Management
@@ -20,7 +19,7 @@ from ndserve.errors import (
     UnknownTargetError,
     UnsupportedError,
 )
-from ndserve.model_cache.uploads import Upload, already_there, check_name, remove_version
+from ndserve.model_cache.uploads import Upload, remove_version
 from ndserve.model_info import ModelInfo
 
 logger = logging.getLogger(__name__)
@@ -38,20 +37,20 @@ class Publishing:
         self._management = management
         self._targets = management.service.targets
 
-    async def check(self, name: str, version: str, *, replaces: bool) -> None:
-        """Refuse early what `upload` would refuse for its name.
+    async def check(self, name: str, version: str, *, replaces: bool) -> bool:
+        """Refuse early what `upload` would refuse for its name; says whether the version is new.
 
         Raises:
-            InvalidParameterError: no model can have that name or version.
             ConflictError: the name is a process's, or the version is there and is not to be replaced.
             UnsupportedError: the server has no model repository.
         """
-        check_name(name, version)
         if name in self._targets.processes:
             raise ConflictError(f"{name!r} is a process; choose another name for the model")
         there = await asyncio.to_thread(read_repository, self._root, name)
-        if not replaces and any(info.version == version for info in there):
-            raise already_there(name, version)
+        is_new = all(info.version != version for info in there)
+        if not (is_new or replaces):
+            raise ConflictError(f"model {name!r} has a version {version}; replace it with ?replace=true")
+        return is_new
 
     async def upload(
         self, name: str, version: str, content: AsyncIterator[bytes], *, digest: bytes | None, replaces: bool
@@ -65,6 +64,7 @@ class Publishing:
             digest: its SHA-256, where the client has sent it.
 
         Raises:
+            InvalidInputError: no model can have that name or version.
             InvalidModelError, DigestMismatchError, BodyTooLargeError: it is no model that can be served, or not the
                 one that was meant.
             ConflictError: as for `check`.
@@ -114,12 +114,12 @@ class Publishing:
     async def _publish(self, upload: Upload, info: ModelInfo, *, replaces: bool) -> bool:
         """Have the model loaded from where it lies now, and only then put it into its place."""
         name, takeover, cache = info.name, self._management.takeover, self._management.service.cache
-        await self.check(name, info.version, replaces=replaces)
+        is_new = await self.check(name, info.version, replaces=replaces)
         target = self._targets.prepare(info)
         assert target is not None  # one that cannot be served has been refused
         try:
             await takeover.warm(target, self._targets.versions(name))
-            is_new = await asyncio.to_thread(partial(upload.commit, replace=replaces))
+            await asyncio.to_thread(upload.commit, replaces)
             there = await asyncio.to_thread(read_repository, self._root, name)
         except ModelLoadError as error:
             takeover.drop([target])
@@ -148,6 +148,6 @@ async def _receive(upload: Upload, content: AsyncIterator[bytes]) -> None:
     async for part in content:
         gathered += part
         if len(gathered) >= CHUNK:
-            await asyncio.to_thread(upload.write, gathered)
+            await asyncio.to_thread(upload.write, memoryview(gathered))
             gathered = bytearray()
-    await asyncio.to_thread(upload.write, gathered)
+    await asyncio.to_thread(upload.write, memoryview(gathered))

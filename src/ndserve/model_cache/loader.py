@@ -20,9 +20,9 @@ from ndserve.model_cache.digests import AllowedDigests, ContentDigest, digest_of
 from ndserve.model_cache.external import check_external
 from ndserve.model_cache.meter import Meter, Reading
 from ndserve.model_cache.on_host import host_run
-from ndserve.model_cache.repository import STAMP, stamp_of
 from ndserve.model_cache.residency import Loaded
 from ndserve.model_cache.session import Session
+from ndserve.model_cache.stamps import STAMP, stamp_of
 from ndserve.model_cache.warm_up import warm_up
 from ndserve.model_info import Batching, ModelInfo
 
@@ -95,6 +95,7 @@ class Loader:
         self._meter.begin()
         try:
             session = self._open_session(info, digest=digest.whole)
+            check_external(info)  # again, since it may have been another file while it was opened
             with self._device:
                 verdict = self._try(info, session, judge=judge)
         except BaseException:
@@ -102,8 +103,8 @@ class Loader:
             raise
         reading = self._meter.end(info.key, cost.resident)
         if reading.alone is not None:
-            # Memory that others gave back meanwhile must not make it look smaller than it can be.
-            alone = max(reading.alone, info.nbytes // 2)
+            # Memory that others gave back meanwhile, or that was free already, must not make it look smaller than it is.
+            alone = max(reading.alone, info.nbytes)
             self._costs.note(info, digest.whole, alone)
             reading = Reading(alone)
         return Loaded(session, reading, verdict)

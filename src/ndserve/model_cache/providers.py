@@ -36,12 +36,7 @@ _LIBRARY = "it would load a library into the server"
 _ADDRESS = "it is an address in the server's memory"
 _REPLAY = "a recorded CUDA graph reads its inputs where they lay when it was recorded, which gives wrong results here"
 
-_ELSEWHERE = "it reads a model from elsewhere"
-
 REFUSED = {
-    "trt_onnx_model_folder_path": _ELSEWHERE,
-    "trt_onnx_bytestream": _ADDRESS,
-    "trt_onnx_bytestream_size": _ADDRESS,
     "trt_extra_plugin_lib_paths": _LIBRARY,
     "trt_engine_decryption_lib_path": _LIBRARY,
     "gpu_external_alloc": _ADDRESS,

@@ -7,10 +7,14 @@ plain names alone, and every file is new in a folder that is new.
 from __future__ import annotations
 
 import re
+import tempfile
 from collections.abc import Mapping
+from pathlib import Path
+from typing import TypeAlias
 
-from ndserve.errors import InvalidInputError, StoreFullError
-from ndserve.model_cache.locked_folder import LockedFolder
+from ndserve.errors import InvalidInputError
+from ndserve.model_cache import locked_folder
+from ndserve.model_cache.locked_folder import LockedFolder, no_room
 
 PREFIX = "ndserve-model-"
 MAX_FILES = 256
@@ -19,11 +23,13 @@ MAX_DEPTH = 8
 _PART = re.compile(r"(?!\.)[A-Za-z0-9._-]{1,255}")
 
 
-class SentFolder(LockedFolder):
-    """A temporary folder for a model that a client has sent."""
+SentFolder: TypeAlias = LockedFolder
+"""A temporary folder with a model that a client has sent."""
 
-    def __init__(self) -> None:
-        super().__init__(PREFIX)
+
+def remove_left_over() -> None:
+    """Remove the folders of processes that were killed."""
+    locked_folder.remove_left_over(Path(tempfile.gettempdir()), PREFIX)
 
 
 def check_path(path: str) -> None:
@@ -52,9 +58,9 @@ def write_files(name: str, files: Mapping[str, bytes]) -> SentFolder:
     for path in files:
         check_path(path)
     try:
-        folder = SentFolder()
+        folder = SentFolder.make(Path(tempfile.gettempdir()), PREFIX)
     except OSError as error:
-        raise _no_room(error) from None
+        raise no_room(error) from None
     try:
         for path, content in files.items():
             file = folder.path / name / path
@@ -66,9 +72,5 @@ def write_files(name: str, files: Mapping[str, bytes]) -> SentFolder:
         raise InvalidInputError("a file that was sent is at the same time the folder of another") from None
     except OSError as error:
         folder.cleanup()
-        raise _no_room(error) from None
+        raise no_room(error) from None
     return folder
-
-
-def _no_room(error: OSError) -> StoreFullError:
-    return StoreFullError(f"the model's files cannot be written: {error.strerror}")

@@ -35,7 +35,7 @@ from ndserve.model_cache.foreign_memory import View, address_of
 from ndserve.model_cache.onnx_file import DTYPES
 from ndserve.model_cache.optimized import WEIGHTS, OptimizedModels
 from ndserve.model_cache.providers import Providers
-from ndserve.model_cache.repository import STAMP, stamp_of
+from ndserve.model_cache.stamps import STAMP, stamp_of
 from ndserve.model_info import ModelInfo, ModelOptions
 from ndserve.types import Array, HostArray, TensorSpec
 

@@ -1,8 +1,9 @@
-"""Uploads into the model repository and removals from it, which a crash at any moment leaves whole.
+"""Models that clients put into the repository or take out of it: the disk side.
 
-An upload arrives in a folder of its own inside the repository, whose name no model can have. There it is checked, and
-from there it is renamed into its place, which a file system does at once or not at all. A removal is a rename the other
-way. What a killed process leaves behind, the next start removes.
+Whatever happens in between, a repository is sound. A model arrives in a hidden folder beside the others, and is renamed
+into place once it is whole and checked; what is deleted is renamed away before it is taken apart. Both kinds of folders
+are locked, so that the next start removes those of a process that was killed (`clean_up`).
+All functions block: call them on a thread.
 """
 
 from __future__ import annotations
@@ -11,153 +12,94 @@ import contextlib
 import errno
 import hashlib
 import os
-import shutil
+import threading
 from collections.abc import Iterator
+from io import FileIO
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Self
+from typing import Self
 
 from ndserve.errors import (
     BodyTooLargeError,
     ConflictError,
     DigestMismatchError,
+    InvalidInputError,
     InvalidModelError,
-    InvalidParameterError,
-    StoreFullError,
+    ModelLoadError,
+    UnknownTargetError,
 )
-from ndserve.model_cache.locked_folder import LockedFolder, remove_left_over
-from ndserve.model_cache.repository import MODEL_FILE, OPTIONS_FILE, scan
+from ndserve.model_cache.external import check_location, external_files
+from ndserve.model_cache.locked_folder import LockedFolder, no_room, remove_left_over
+from ndserve.model_cache.onnx_file import read_signature
+from ndserve.model_cache.repository import (
+    VERSION,
+    Place,
+    folder_place,
+    leaves,
+    read,
+    single_place,
+)
 from ndserve.model_info import ModelInfo
 from ndserve.types import NAME
 
 UPLOAD = ".ndserve-upload-"
 GONE = ".ndserve-gone-"
+MAX_NAME = 200
 
-MAX_VERSION_DIGITS = 18
+_TAKEN = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)
+"""What a rename of a folder says where something else has its name."""
 
 
 class Upload:
-    """A model file on its way into the repository. Its methods block; `abandon` comes at the end in any case."""
+    """One model file on its way into the repository, under a name that nobody sees; leaving it removes what is left."""
 
-    def __init__(self, root: Path, name: str, version: str, max_bytes: int, folder: LockedFolder) -> None:
-        self.name = name
-        self.version = version
+    def __init__(self, root: Path, staged: Place, max_bytes: int, folder: LockedFolder, file: FileIO) -> None:
+        """`begin` makes one: `folder` lies in `root`, `staged` in that, and `file` is the model file there."""
         self._root = root
+        self._name = staged.name
+        self._version = staged.version
         self._max_bytes = max_bytes
         self._folder = folder
-        self._nbytes = 0
-        self._sha256 = hashlib.sha256()
-        self._path = folder.path / name / version / MODEL_FILE
-        self._file: BinaryIO | None = None
+        self._staged = staged
+        self._file = file
+        self._digest = hashlib.sha256()
+        self._size = 0
+        self._finished = False
+        # A request that is cancelled is abandoned while a thread may still write.
+        self._busy = threading.Lock()
 
     @classmethod
     def begin(cls, root: Path, name: str, version: str, max_bytes: int) -> Self:
-        """Make room for a model file of up to `max_bytes`.
+        """Make room for a file of at most `max_bytes` bytes, which is to be this version of the model.
 
         Raises:
-            InvalidParameterError: no model can have that name or version.
-            StoreFullError: the disk has no room, or the repository cannot be written to.
+            InvalidInputError: the name or the version cannot be one.
+            ConflictError: the model's place lies outside of `root`.
+            StoreFullError: nothing can be written there.
         """
-        check_name(name, version)
-        with _full_disk():
-            upload = cls(root, name, version, max_bytes, LockedFolder(UPLOAD, root))
+        if not NAME.fullmatch(name) or len(name) > MAX_NAME:
+            raise InvalidInputError(
+                f"a model cannot be called {name[:100]!r}: use at most {MAX_NAME} letters, digits, '.', '_' and '-',"
+                " and begin with a letter or digit"
+            )
+        if not VERSION.fullmatch(version):
+            raise InvalidInputError(
+                f"a version cannot be called {version[:100]!r}: use a whole number of at most 18 digits, without"
+                " zeros before it"
+            )
+        if leaves(root, folder_place(root, name, version).path.parent):
+            raise ConflictError(f"the folder of {name!r} is a link out of the model folder; nothing is written there")
         try:
-            with _full_disk():
-                upload._path.parent.mkdir(parents=True)
-                upload._file = upload._path.open("xb", buffering=0)
-        except BaseException:
-            upload.abandon()
-            raise
-        return upload
-
-    def write(self, chunk: bytes | bytearray | memoryview) -> None:
-        """Add to the file.
-
-        Raises:
-            BodyTooLargeError: it is too large now.
-            StoreFullError: the disk is full.
-        """
-        assert self._file is not None
-        self._nbytes += len(chunk)
-        if self._nbytes > self._max_bytes:
-            raise BodyTooLargeError(
-                f"the model has more than {self._max_bytes} bytes, the most that are taken (--max-model-bytes)",
-                limit=self._max_bytes,
-            )
-        self._sha256.update(chunk)
-        rest = memoryview(chunk)
-        with _full_disk():
-            while rest:
-                rest = rest[self._file.write(rest) :]
-
-    def finish(self, expected: bytes | None) -> ModelInfo:
-        """Check what has come, and read what it says of itself, from where it lies now.
-
-        Args:
-            expected: its SHA-256, where that is known.
-
-        Raises:
-            DigestMismatchError: it is something else.
-            InvalidModelError: it is no model that can be served; says why.
-            StoreFullError: the disk is full.
-        """
-        assert self._file is not None
-        if expected is not None and self._sha256.digest() != expected:
-            raise DigestMismatchError(
-                f"the body has the SHA-256 {self._sha256.hexdigest()}, but its digest says {expected.hex()};"
-                f" {self._nbytes} bytes have come"
-            )
-        with _full_disk():
-            os.fsync(self._file.fileno())
-            self._file.close()
-            options = self._root / self.name / OPTIONS_FILE
-            if options.is_file():
-                shutil.copyfile(options, self._folder.path / self.name / OPTIONS_FILE)
-        (info,) = scan(self._folder.path, self.name)
-        # It came alone, so that there is nothing beside it.
-        if "external data" in info.problem:
-            raise InvalidModelError(
-                f"{info.problem}; an upload is one file: put its weights into it, or copy the model into the folder"
-            )
-        if info.problem:
-            raise InvalidModelError(info.problem)
-        return info
-
-    def commit(self, *, replace: bool) -> bool:
-        """Put the file into its place, at once and for good; says whether the version is new.
-
-        Raises:
-            ConflictError: the version is there, and is not to be replaced.
-            StoreFullError: the disk is full.
-        """
-        former = next((info for info in scan(self._root, self.name) if info.version == self.version), None)
-        if former is not None and not replace:
-            raise already_there(self.name, self.version)
-        home = self._root / self.name
-        _check_inside(self._root, home / self.version)
-        with _full_disk():
-            if former is not None:
-                self._path.replace(former.path)
-                _sync(former.path.parent)
-                for file in former.external:
-                    file.unlink(missing_ok=True)
-                return False
-            home.mkdir(exist_ok=True)
-            place = home / self.version
-            if place.is_dir():  # without a model in it, else it were the former
-                self._path.replace(place / MODEL_FILE)
-                _sync(place)
-            else:
-                self._path.parent.replace(place)
-            _sync(home)
-            _sync(self._root)
-        return True
-
-    def abandon(self) -> None:
-        """Leave nothing of it but what was committed; a second call does nothing."""
-        if self._file is not None:
-            self._file.close()
-        self._folder.cleanup()
+            folder = LockedFolder.make(root, UPLOAD)
+        except OSError as error:
+            raise no_room(error) from None
+        staged = folder_place(folder.path, name, version)
+        try:
+            staged.path.parent.mkdir(parents=True)
+            return cls(root, staged, max_bytes, folder, staged.path.open("xb", buffering=0))
+        except OSError as error:
+            folder.cleanup()
+            raise no_room(error) from None
 
     def __enter__(self) -> Self:
         return self
@@ -167,80 +109,220 @@ class Upload:
     ) -> None:
         self.abandon()
 
+    def write(self, chunk: bytes | memoryview) -> None:
+        """Add bytes to the file's end.
+
+        Raises:
+            BodyTooLargeError: with them the file would be larger than it may be.
+            StoreFullError: the disk is full.
+            ValueError: the upload was abandoned.
+        """
+        with self._busy:
+            if self._size + len(chunk) > self._max_bytes:
+                raise BodyTooLargeError(f"the model is larger than {self._max_bytes} bytes (--max-model-bytes)")
+            rest = memoryview(chunk)
+            try:
+                while rest:
+                    rest = rest[self._file.write(rest) :]
+            except OSError as error:
+                raise no_room(error) from None
+            self._digest.update(chunk)
+            self._size += len(chunk)
+
+    def finish(self, expected: bytes | None = None) -> ModelInfo:
+        """See that all has arrived, and that it is a model. Gives what is known of it; it is not in place yet.
+
+        Args:
+            expected: the SHA-256 of the file as its sender has it, 32 bytes.
+
+        Raises:
+            DigestMismatchError: another file has arrived.
+            InvalidModelError: it is no ONNX model, or not one that is served; says why.
+            StoreFullError: the disk is full.
+        """
+        with self._busy:
+            found = self._digest.digest()
+            if expected is not None and found != expected:
+                raise DigestMismatchError(
+                    f"the SHA-256 digest of the {self._size} bytes that arrived is {found.hex()}, not {expected.hex()};"
+                    " send the file anew"
+                )
+            try:
+                os.fsync(self._file)
+                self._file.close()
+            except OSError as error:
+                raise no_room(error) from None
+            try:
+                _check_alone(self._staged.path)
+            except ModelLoadError as error:
+                raise InvalidModelError(error.message) from None
+        _sync(self._staged.path.parent)
+        former = self._former()
+        options = folder_place(self._root, self._name, self._version).options if former is None else former.options
+        info = read(Place(self._name, self._version, self._staged.path, options), self._root)
+        if info.problem:
+            raise InvalidModelError(info.problem)
+        self._finished = True
+        return info
+
+    def commit(self, replace: bool = False) -> Path:
+        """Put the file, once it is finished, into its place, and give that. Its `ModelInfo.stamp` stays.
+
+        Raises:
+            ConflictError: that version is there, and is not to be replaced; or something else has its place.
+            StoreFullError: nothing can be written there.
+        """
+        with self._busy:
+            assert self._finished
+            former = self._former()
+            if former is not None and not replace:
+                raise ConflictError(
+                    f"model {self._name!r} has a version {self._version}; replace it with ?replace=true, or give this"
+                    " one another number"
+                )
+            try:
+                return self._put_in_place() if former is None else self._replace(former)
+            except FileNotFoundError:
+                raise ConflictError(f"model {self._name!r} was deleted meanwhile; send it anew") from None
+            except OSError as error:
+                raise no_room(error) from None
+
+    def abandon(self) -> None:
+        """Remove whatever is not in place. It waits for a write that is under way; a second call does nothing."""
+        with self._busy:
+            self._file.close()
+            self._folder.cleanup()
+
+    def _former(self) -> Place | None:
+        """Where the version lies already."""
+        places = [folder_place(self._root, self._name, self._version)]
+        if self._version == "1":
+            places.append(single_place(self._root, self._name))
+        return next((place for place in places if os.path.lexists(place.path)), None)
+
+    def _put_in_place(self) -> Path:
+        place = folder_place(self._root, self._name, self._version)
+        version, model = place.path.parent, place.options.parent
+        try:
+            if os.path.lexists(model):
+                self._staged.path.parent.rename(version)
+            else:  # both folders in one step
+                self._staged.options.parent.rename(model)
+        except OSError as error:
+            if error.errno not in _TAKEN:
+                raise
+            raise ConflictError(
+                f"something else has the place of model {self._name!r} version {self._version} in the model folder;"
+                " remove it, or give this one another number"
+            ) from None
+        _sync(model)
+        _sync(self._root)
+        return place.path
+
+    def _replace(self, former: Place) -> Path:
+        left = list(_own_external(self._root, former))
+        self._staged.path.replace(former.path)
+        _sync(former.path.parent)
+        for file in left:
+            with contextlib.suppress(OSError):  # what stays only takes room
+                file.unlink()
+        return former.path
+
 
 def remove_version(root: Path, info: ModelInfo) -> None:
-    """Remove a version from the repository: at once for whoever looks, and then from the disk.
+    """Take a version of a model out of the repository, and the model's folder if nothing else is left in it.
 
     Raises:
-        ConflictError: it is reached by a link that leads out of the repository.
-        StoreFullError: it cannot be removed.
+        UnknownTargetError: it is not there.
+        ConflictError: it does not lie in the repository, or lies behind a link out of it.
+        StoreFullError: nothing can be written there.
     """
-    _check_inside(root, info.path)
-    with _full_disk():
-        trash = LockedFolder(GONE, root)
+    name, version = info.name, info.version
+    place = next(
+        (p for p in (folder_place(root, name, version), single_place(root, name)) if p.path == info.path), None
+    )
+    if place is None or leaves(root, info.path.parent):
+        raise ConflictError(f"model {name!r} version {version} does not lie in the model folder; it cannot be deleted")
     try:
-        with _full_disk():
-            if info.path.parent == root:
-                info.path.replace(trash.path / info.path.name)
-                options = info.path.with_suffix(".toml")
-                with contextlib.suppress(FileNotFoundError):
-                    options.replace(trash.path / options.name)
-            else:
-                home = info.path.parent.parent
-                info.path.parent.replace(trash.path / info.version)
-                if {entry.name for entry in home.iterdir()} <= {OPTIONS_FILE}:  # nothing that it could be an option of
-                    home.replace(trash.path / info.name)
+        folder = LockedFolder.make(root, GONE)
+        try:
+            _take_out(root, place, folder.path)
             _sync(root)
-    finally:
-        trash.cleanup()
+        finally:
+            folder.cleanup()
+    except FileNotFoundError:
+        raise UnknownTargetError(f"model {name!r} version {version} is no longer in the model folder") from None
+    except OSError as error:
+        raise no_room(error) from None
 
 
 def clean_up(root: Path) -> None:
-    """Remove what killed processes have left of uploads and removals."""
+    """Remove what uploads and deletions of processes that were killed have left."""
     for prefix in (UPLOAD, GONE):
-        remove_left_over(prefix, root)
+        remove_left_over(root, prefix)
 
 
-def check_name(name: str, version: str) -> None:
-    """Raises InvalidParameterError where no model can have that name or version."""
-    if not NAME.fullmatch(name):
-        raise InvalidParameterError(
-            f"a model cannot be called {name[:100]!r}: use letters, digits, '.', '_' and '-', and begin with a letter"
-            " or digit"
+def _take_out(root: Path, place: Place, gone: Path) -> None:
+    """Move what belongs to a version into the folder `gone`. The first move makes the version disappear."""
+    if place == single_place(root, place.name):
+        left = list(_own_external(root, place))
+        place.path.rename(gone / place.path.name)
+        for path in (place.options, *left):
+            _move(path, gone)
+        return
+    version, model = place.path.parent, place.options.parent
+    version.rename(gone / version.name)
+    if not any(VERSION.fullmatch(entry.name) for entry in model.iterdir()):
+        _move(place.options, gone)  # without a version it is of no use
+        with contextlib.suppress(OSError):  # somebody keeps something else there
+            model.rmdir()
+
+
+def _move(path: Path, folder: Path) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        path.rename(folder / path.name)
+
+
+def _check_alone(path: Path) -> None:
+    """Refuse a file that is no model, or not all of one.
+
+    Raises:
+        ModelLoadError: says why.
+    """
+    locations = sorted(read_signature(path).external)
+    for location in locations:
+        check_location(location)
+    if locations:
+        raise ModelLoadError(
+            f"the model has external data ({locations[0][:100]!r}), which one uploaded file cannot bring; copy such a"
+            " model into the model folder instead, or save it with its weights inside"
         )
-    canonical = version.isascii() and version.isdecimal() and str(int(version[:MAX_VERSION_DIGITS])) == version
-    if not canonical:
-        raise InvalidParameterError(
-            f"a version is a whole number of at most {MAX_VERSION_DIGITS} digits, such as 1, not {version[:40]!r}"
-        )
 
 
-def _check_inside(root: Path, path: Path) -> None:
-    """Refuse to write where a link leads out of the repository."""
-    if not path.resolve().is_relative_to(root.resolve()):
-        raise ConflictError(f"{path.relative_to(root)} is reached by a link that leads out of the model folder")
-
-
-def already_there(name: str, version: str) -> ConflictError:
-    return ConflictError(f"model {name!r} version {version} is there already; add ?replace=true to replace it")
+def _own_external(root: Path, place: Place) -> Iterator[Path]:
+    """The external data of a model that no other file beside it uses, and that is nothing else by its name."""
+    folder = place.path.parent
+    try:
+        files = external_files(place.path, read_signature(place.path).external)
+        used = {
+            file
+            for other in folder.glob("*.onnx")
+            if other != place.path
+            for file in external_files(other, read_signature(other).external)
+        }
+    except (ModelLoadError, OSError):  # no telling what belongs to whom
+        return
+    for file in files:
+        shared = folder == root and file.parent != root  # where it may belong to the model of that folder
+        if file not in used and not shared and file.suffix not in (".onnx", ".toml"):
+            yield file
 
 
 def _sync(folder: Path) -> None:
-    """Have the names in a folder survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    """Have a folder's names survive a power cut, where the file system can do that."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        os.fsync(descriptor)
+        with contextlib.suppress(OSError):
+            os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-@contextlib.contextmanager
-def _full_disk() -> Iterator[None]:
-    """Tells of a disk that takes no more, without the folders of this machine."""
-    try:
-        yield
-    except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else "it cannot be written"
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            reason += "; delete versions that nobody needs"
-        raise StoreFullError(f"the model folder takes no more: {reason}") from None

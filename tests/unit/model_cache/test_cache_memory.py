@@ -35,7 +35,7 @@ def lay(root: Path, count: int) -> list[ModelInfo]:
     chance = np.random.default_rng(0)
     for number in range(count):
         weight = chance.standard_normal((WIDTH, WIDTH)).astype(np.float32)
-        axes = ["batch", WIDTH]
+        axes: onnx_models.Axes = ["batch", WIDTH]
         proto = onnx_models.model(
             [helper.make_node("MatMul", ["x", "w"], ["y"])],
             [onnx_models.tensor("x", axes)],

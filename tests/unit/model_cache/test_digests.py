@@ -1,92 +1,108 @@
-"""Digests of models, and the list of those that may be loaded."""
+"""What a model's digest is, and the list of digests that are allowed."""
 
 from __future__ import annotations
 
 import hashlib
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from ndserve.errors import ModelLoadError, StartupError
-from ndserve.model_cache.digests import AllowedDigests, digest_of
+from ndserve.model_cache.digests import AllowedDigests, ContentDigest, digest_of
+from ndserve.model_cache.repository import scan
 from ndserve.model_info import ModelInfo
+from tests import onnx_models
+from tests.unit.model_cache.test_repository import with_external_weights
 
-MODEL, WEIGHTS = b"model", b"weights"
-
-
-def sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
-
-
-@pytest.fixture
-def info(tmp_path: Path) -> ModelInfo:
-    """A model with external data."""
-    path, external = tmp_path / "model.onnx", tmp_path / "sub" / "w.bin"
-    external.parent.mkdir()
-    path.write_bytes(MODEL)
-    external.write_bytes(WEIGHTS)
-    return ModelInfo("m", "1", path, 12, (), (), external=(external,))
+A, B = "a" * 64, "b" * 64
+ONE = ContentDigest((("model.onnx", A),), A)
+TWO = ContentDigest((("model.onnx", A), ("w.bin", B)), "c" * 64)
 
 
-def alone(info: ModelInfo) -> ModelInfo:
-    return ModelInfo("m", "1", info.path, 5, (), ())
+def with_weights(root: Path) -> ModelInfo:
+    path = onnx_models.save(with_external_weights("sub/v.bin", "w.bin"), root, "m")
+    (path.parent / "sub").mkdir()
+    (path.parent / "sub" / "v.bin").write_bytes(bytes(8))
+    (path.parent / "w.bin").write_bytes(bytes(16))
+    (info,) = scan(root)
+    return info
 
 
-def test_the_digest_of_a_single_file_is_the_files_own(info: ModelInfo) -> None:
-    digest = digest_of(alone(info))
-    assert (digest.whole, digest.files) == (sha256(MODEL), (("model.onnx", sha256(MODEL)),))
+def test_a_single_files_digest_is_the_models(tmp_path: Path) -> None:
+    path = onnx_models.save(onnx_models.double(), tmp_path, "m")
+    (info,) = scan(tmp_path)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert digest_of(info) == ContentDigest((("model.onnx", digest),), digest)
 
 
-def test_external_data_has_digests_of_its_own_and_counts_for_the_whole(info: ModelInfo) -> None:
+def test_external_data_have_digests_and_count_in_the_whole(tmp_path: Path) -> None:
+    info = with_weights(tmp_path)
     before = digest_of(info)
-    assert before.files == (("model.onnx", sha256(MODEL)), ("sub/w.bin", sha256(WEIGHTS)))
-    info.external[0].write_bytes(b"other weights")
-    assert digest_of(info).whole not in (before.whole, sha256(MODEL))
+    assert [name for name, _ in before.files] == ["model.onnx", "sub/v.bin", "w.bin"]
+    assert before.files[2][1] == hashlib.sha256(bytes(16)).hexdigest()
+    info.external[1].write_bytes(bytes(15) + b"\1")
+    after = digest_of(info)
+    assert after.whole != before.whole
+    assert after.files[:2] == before.files[:2]
 
 
-def test_a_file_that_cannot_be_read_is_told_without_its_folder(info: ModelInfo) -> None:
-    info.external[0].unlink()
+def test_the_whole_can_be_checked_with_sha256sum(tmp_path: Path) -> None:
+    info = with_weights(tmp_path)
+    line = "sha256sum model.onnx sub/v.bin w.bin | sha256sum"
+    printed = subprocess.run(
+        ["sh", "-c", line], cwd=info.path.parent, capture_output=True, text=True, check=True
+    ).stdout
+    assert printed.split()[0] == digest_of(info).whole
+
+
+def test_a_file_that_cannot_be_read_is_told_without_its_folder(tmp_path: Path) -> None:
+    info = with_weights(tmp_path)
+    info.external[1].unlink()
     with pytest.raises(ModelLoadError) as caught:
         digest_of(info)
-    assert "No such file" in caught.value.message
-    assert str(info.path.parent) not in caught.value.message
+    assert caught.value.message == "w.bin cannot be read: No such file or directory"
 
 
-def listed(tmp_path: Path, text: str) -> AllowedDigests:
-    path = tmp_path / "allowed.txt"
-    path.write_text(text)
-    return AllowedDigests.read(path)
+@pytest.mark.parametrize(
+    "line", [A, A.upper(), f"{A}  model.onnx", f"{A} *model.onnx", f"{A}\tx", f"\\{A}  odd\\nname", f" {A} \r"]
+)
+def test_a_digest_is_read_as_sha256sum_writes_it(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "allowed"
+    path.write_text(f"# ours\n\n  # more\n{B}  w.bin\n{line}\n")
+    allowed = AllowedDigests.read(path)
+    allowed.check(ONE)
+    allowed.check(TWO)
 
 
-def test_a_model_is_allowed_when_all_of_its_files_are_listed_as_sha256sum_prints_them(
-    tmp_path: Path, info: ModelInfo
-) -> None:
-    text = f"# ours\n\n{sha256(MODEL)}  models/m/1/model.onnx\n{sha256(WEIGHTS).upper()}  # the weights\n"
-    listed(tmp_path, text).check(digest_of(info))
+@pytest.mark.parametrize("line", ["model.onnx", A[:-1], A + "0", "g" * 64, f"SHA256 (m) = {A}", f"{A}model", f"m  {A}"])
+def test_any_other_line_is_refused_with_its_number(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "allowed"
+    path.write_text(f"# ours\n{B}\n{line}\n")
+    with pytest.raises(StartupError, match=rf"--allow-digests: line 3 of {path} is .*64 hexadecimal digits"):
+        AllowedDigests.read(path)
 
 
-@pytest.mark.parametrize(("content", "told"), [(MODEL, "sub/w.bin"), (WEIGHTS, "model.onnx")])
-def test_a_file_that_is_not_listed_is_named_with_its_digest(
-    tmp_path: Path, info: ModelInfo, content: bytes, told: str
-) -> None:
-    missing = WEIGHTS if content is MODEL else MODEL
+def test_a_list_that_is_not_there_or_no_text_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StartupError, match="No such file"):
+        AllowedDigests.read(tmp_path / "allowed")
+    (tmp_path / "allowed").write_bytes(b"\xff\xfe")
+    with pytest.raises(StartupError, match="not a text in UTF-8"):
+        AllowedDigests.read(tmp_path / "allowed")
+
+
+def test_a_model_that_is_not_listed_is_refused_with_its_digest() -> None:
     with pytest.raises(ModelLoadError) as caught:
-        listed(tmp_path, sha256(content)).check(digest_of(info))
-    assert f"{told} has the SHA-256 {sha256(missing)}" in caught.value.message
+        AllowedDigests([B]).check(ONE)
+    assert caught.value.message == f"model.onnx has the SHA-256 digest {A}, which --allow-digests does not list"
 
 
-@pytest.mark.parametrize("line", ["abc", "x" * 64, "a" * 63, "a" * 65, f"sha256:{'a' * 64}", f"{'a' * 64}x"])
-def test_a_line_that_is_no_digest_is_told_with_its_number(tmp_path: Path, line: str) -> None:
-    with pytest.raises(StartupError, match=r"allowed\.txt:2: .*SHA-256"):
-        listed(tmp_path, f"{'b' * 64}\n{line}\n")
+def test_external_data_have_to_be_listed_too() -> None:
+    with pytest.raises(ModelLoadError, match=rf"^w\.bin has .* {B}"):
+        AllowedDigests([A, TWO.whole]).check(TWO)
 
 
-@pytest.mark.parametrize("text", ["", "# nothing\n"])
-def test_a_list_of_nothing_is_refused(tmp_path: Path, text: str) -> None:
-    with pytest.raises(StartupError, match="no digest"):
-        listed(tmp_path, text)
-
-
-def test_a_list_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(StartupError, match="allow-digests"):
-        AllowedDigests.read(tmp_path / "missing.txt")
+def test_an_empty_list_allows_nothing(tmp_path: Path) -> None:
+    (tmp_path / "allowed").write_text("# nothing yet\n")
+    with pytest.raises(ModelLoadError):
+        AllowedDigests.read(tmp_path / "allowed").check(ONE)

@@ -1,111 +1,200 @@
-"""External data: a plain file in the model's folder, and nothing that leads anywhere else."""
+"""External data: plain files in the model's folder, looked at again right before a session is made."""
 
 from __future__ import annotations
 
 import os
-from pathlib import Path, PurePosixPath
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ndserve.errors import ModelLoadError
-from ndserve.model_cache.external import check_external, external_files
+from ndserve.model_cache.external import check_external, check_location, external_files
+from ndserve.model_cache.repository import scan
 from ndserve.model_info import ModelInfo
+from tests import onnx_models
+from tests.unit.model_cache.test_repository import with_external_weights
 
 
-@pytest.fixture
-def model(tmp_path: Path) -> Path:
-    """A model file with weights beside it, and a secret outside its folder."""
-    folder = tmp_path / "m" / "1"
-    (folder / "sub").mkdir(parents=True)
-    (folder / "w.bin").write_bytes(bytes(8))
-    (folder / "sub" / "v.bin").write_bytes(bytes(8))
-    (tmp_path / "secret").write_bytes(b"secret")
-    return folder / "model.onnx"
+def lay(root: Path, *locations: str) -> ModelInfo:
+    """A model whose external data lie where they may."""
+    path = onnx_models.save(with_external_weights(*locations), root, "m")
+    for location in locations:
+        (path.parent / location).parent.mkdir(exist_ok=True)
+        (path.parent / location).write_bytes(bytes(8))
+    (info,) = scan(root)
+    assert info.problem == ""
+    return info
 
 
-def info(model: Path, *external: Path) -> ModelInfo:
-    return ModelInfo("m", "1", model, 8, (), (), external=external)
-
-
-def test_files_in_and_below_the_folder_are_found_in_order_and_once(model: Path) -> None:
-    folder = model.parent
-    assert external_files(model, ["w.bin", "sub/v.bin", "w.bin"]) == (folder / "sub" / "v.bin", folder / "w.bin")
+@pytest.mark.parametrize(
+    "location", ["w.bin", "model.onnx.data", "sub/w.bin", "a/b/c", "./w.bin", "..w", "w..", "ä b.bin"]
+)
+def test_a_plain_relative_path_is_a_location(location: str) -> None:
+    assert str(check_location(location)) == location.removeprefix("./")
 
 
 @pytest.mark.parametrize(
     "location",
     [
-        *("../../secret", "..", "sub/../w.bin", "sub/../../../secret", "/etc/hostname", "//etc/hostname"),
-        *("./w.bin", "sub//v.bin", "sub/./v.bin", "w.bin/", "", ".", "w.bin\0", "sub\\v.bin", "C:w.bin", "C:\\w.bin"),
-        *("*/_ORT_MEM_ADDR_/*", "*/_ORT_MEM_ADDR_/w.bin", "file:w.bin"),
+        *("", ".", "./", "/", "/etc/hostname", "//etc/hostname", "..", "../w.bin", "sub/../w.bin", "sub/..", "./../w"),
+        *("w.bin\0", "\0", "..\\w.bin", "C:\\w.bin", "sub\\w.bin", "*/_ORT_MEM_ADDR_/*", "*", "sub/*"),
     ],
 )
-def test_a_location_that_is_no_plain_relative_path_is_refused(model: Path, location: str) -> None:
-    with pytest.raises(ModelLoadError, match="plain relative path"):
-        external_files(model, [location])
-
-
-@pytest.mark.parametrize(("location", "told"), [("w.bin", "w.bin"), ("link/secret", "link")])
-def test_a_symbolic_link_anywhere_on_the_way_is_refused(model: Path, location: str, told: str) -> None:
-    folder = model.parent
-    (folder / "w.bin").unlink()
-    (folder / "w.bin").symlink_to(folder / "sub" / "v.bin")
-    (folder / "link").symlink_to(folder.parent.parent)
-    with pytest.raises(ModelLoadError, match=f"'{told}' is a symbolic link"):
-        external_files(model, [location])
-
-
-def test_a_link_in_a_circle_is_refused(model: Path) -> None:
-    (model.parent / "odd").symlink_to("odd")
-    with pytest.raises(ModelLoadError, match="symbolic link"):
-        external_files(model, ["odd"])
-
-
-def test_a_hard_link_is_refused(model: Path) -> None:
-    os.link(model.parent.parent.parent / "secret", model.parent / "hard.bin")
-    with pytest.raises(ModelLoadError, match="2 names"):
-        external_files(model, ["hard.bin"])
-
-
-def test_a_folder_and_what_is_not_there_are_refused(model: Path) -> None:
-    for location, told in (("sub", "not a file"), ("missing.bin", "not there"), ("w.bin/x", "not there")):
-        with pytest.raises(ModelLoadError, match=told):
-            external_files(model, [location])
-
-
-def test_a_name_that_no_file_can_have_is_refused(model: Path) -> None:
-    with pytest.raises(ModelLoadError, match="not there"):
-        external_files(model, ["w" * 5000])
-
-
-def test_a_refusal_shows_no_folder_of_the_machine(model: Path) -> None:
-    (model.parent / "w.bin").unlink()
+def test_any_other_location_is_refused_and_not_looked_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, location: str
+) -> None:
+    monkeypatch.setattr(Path, "lstat", None)
     with pytest.raises(ModelLoadError) as caught:
-        external_files(model, ["w.bin"])
-    assert str(model.parent) not in caught.value.message
+        external_files(tmp_path / "model.onnx", [location])
+    assert caught.value.message == f"external data {location!r} is not a plain relative path inside the model's folder"
 
 
-def test_what_was_swapped_for_a_link_since_it_was_found_is_refused_before_the_load(model: Path) -> None:
-    external = external_files(model, ["w.bin"])
-    check_external(info(model, *external))
-    external[0].unlink()
-    external[0].symlink_to(model.parent.parent.parent / "secret")
-    with pytest.raises(ModelLoadError, match="symbolic link"):
-        check_external(info(model, *external))
+def test_onnxruntimes_address_in_memory_is_refused_even_where_a_file_has_its_name(tmp_path: Path) -> None:
+    folder = tmp_path / "*" / "_ORT_MEM_ADDR_"
+    folder.mkdir(parents=True)
+    (folder / "*").write_bytes(bytes(8))
+    with pytest.raises(ModelLoadError, match="not a plain relative path"):
+        external_files(tmp_path / "model.onnx", ["*/_ORT_MEM_ADDR_/*"])
 
 
-@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(
-    st.lists(st.sampled_from(["..", ".", "", "sub", "w.bin", "v.bin", "secret", "m", "1", "\\", "*"]), max_size=6).map(
-        "/".join
-    )
+    st.lists(st.sampled_from(["..", ".", "", "a", "b.bin", "/", "\\", "*", "\0", "~", "ä"]), max_size=6).map("/".join)
 )
-def test_no_location_leads_out_of_the_folder(model: Path, location: str) -> None:
+def test_a_location_that_is_taken_never_leads_out_of_the_folder(location: str) -> None:
     try:
-        (file,) = external_files(model, [location])
+        path = check_location(location)
     except ModelLoadError:
         return
-    assert file.resolve().is_relative_to(model.parent.resolve())
-    assert PurePosixPath(location).name in ("w.bin", "v.bin")
+    assert os.path.normpath(f"/models/m/1/{path}").startswith("/models/m/1/")
+    assert os.path.normpath(f"/models/m/1/{location}") == f"/models/m/1/{path}"
+
+
+@given(st.text(max_size=30))
+def test_any_text_is_a_location_inside_or_refused(location: str) -> None:
+    try:
+        path = check_location(location)
+    except ModelLoadError:
+        return
+    assert os.path.normpath(f"/m/{path}").startswith("/m/")
+
+
+def test_a_long_location_is_cut_in_the_message(tmp_path: Path) -> None:
+    with pytest.raises(ModelLoadError) as caught:
+        external_files(tmp_path / "model.onnx", ["w" * 5000])
+    assert len(caught.value.message) < 200
+
+
+def test_each_file_is_given_once_and_in_order(tmp_path: Path) -> None:
+    for name in ("b", "a"):
+        (tmp_path / name).write_bytes(b"")
+    assert external_files(tmp_path / "model.onnx", ["b", "a", "b", "./a"]) == (tmp_path / "a", tmp_path / "b")
+
+
+def link(path: Path) -> str:
+    """A file elsewhere, by a symbolic link."""
+    path.rename(path.parent.parent / "elsewhere")
+    path.symlink_to("../elsewhere")
+    return "symbolic link"
+
+
+def link_inside(path: Path) -> str:
+    path.rename(path.with_name("real"))
+    path.symlink_to("real")
+    return "symbolic link"
+
+
+def link_in_a_circle(path: Path) -> str:
+    path.unlink()
+    path.symlink_to(path.name)
+    return "symbolic link"
+
+
+def hard_link(path: Path) -> str:
+    path.parent.parent.joinpath("elsewhere").hardlink_to(path)
+    return "2 names"
+
+
+def remove(path: Path) -> str:
+    path.unlink()
+    return "missing"
+
+
+def fifo(path: Path) -> str:
+    path.unlink()
+    os.mkfifo(path)
+    return "not a regular file"
+
+
+def folder(path: Path) -> str:
+    path.unlink()
+    path.mkdir()
+    return "not a regular file"
+
+
+SWAPS = [link, link_inside, link_in_a_circle, hard_link, remove, fifo, folder]
+
+
+@pytest.mark.parametrize("swap", SWAPS)
+def test_what_is_no_file_of_the_models_own_is_a_problem(tmp_path: Path, swap: Callable[[Path], str]) -> None:
+    told = swap(lay(tmp_path, "w.bin").external[0])
+    (info,) = scan(tmp_path)
+    assert told in info.problem
+    assert str(tmp_path) not in info.problem
+
+
+@pytest.mark.parametrize("swap", SWAPS)
+def test_what_is_swapped_in_after_the_scan_is_refused_before_the_session(
+    tmp_path: Path, swap: Callable[[Path], str]
+) -> None:
+    info = lay(tmp_path, "w.bin")
+    told = swap(info.external[0])
+    with pytest.raises(ModelLoadError, match=told):
+        check_external(info)
+
+
+def test_a_folder_on_the_way_that_is_a_link_is_refused(tmp_path: Path) -> None:
+    info = lay(tmp_path, "sub/w.bin")
+    (info.path.parent / "sub").rename(tmp_path / "elsewhere")
+    (info.path.parent / "sub").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ModelLoadError, match="lies behind one"):
+        check_external(info)
+
+
+def test_a_file_on_the_way_is_told_as_missing(tmp_path: Path) -> None:
+    (tmp_path / "sub").write_bytes(b"")
+    with pytest.raises(ModelLoadError, match="missing"):
+        external_files(tmp_path / "model.onnx", ["sub/w.bin"])
+
+
+def test_what_has_not_changed_is_fit_for_a_session(tmp_path: Path) -> None:
+    check_external(lay(tmp_path, "w.bin", "sub/v.bin"))
+    check_external(lay(tmp_path / "other"))
+
+
+def test_other_content_since_the_scan_is_refused(tmp_path: Path) -> None:
+    info = lay(tmp_path, "v.bin", "w.bin")
+    info.external[1].write_bytes(bytes(16))
+    with pytest.raises(ModelLoadError, match="changed since it was read"):
+        check_external(info)
+
+
+def test_a_model_file_that_names_other_files_since_the_scan_is_refused(tmp_path: Path) -> None:
+    info = lay(tmp_path, "v.bin")
+    (info.path.parent / "w.bin").write_bytes(bytes(8))
+    info.path.write_bytes(with_external_weights("w.bin").SerializeToString())
+    with pytest.raises(ModelLoadError, match="changed since it was read"):
+        check_external(info)
+    info.path.write_bytes(with_external_weights("../../secret").SerializeToString())
+    with pytest.raises(ModelLoadError, match="not a plain relative path"):
+        check_external(info)
+
+
+def test_a_model_file_that_is_gone_is_told_without_its_folder(tmp_path: Path) -> None:
+    info = lay(tmp_path)
+    info.path.unlink()
+    with pytest.raises(ModelLoadError) as caught:
+        check_external(info)
+    assert caught.value.message == "the model's files cannot be read: No such file or directory"

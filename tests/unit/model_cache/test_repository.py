@@ -38,7 +38,7 @@ def single(root: Path, name: str, options: str = "") -> Path:
 
 
 def with_external_weights(*locations: str) -> Any:
-    """A model whose weights lie in these files."""
+    """A model of weights of two numbers each, which lie in these files."""
     proto = onnx_models.double()
     for number, location in enumerate(locations):
         tensor = proto.graph.initializer.add(name=f"w{number}", data_type=TensorProto.FLOAT, dims=[2])
@@ -51,9 +51,8 @@ def test_a_folder_with_a_version_is_a_model(tmp_path: Path) -> None:
     path = onnx_models.save(onnx_models.double(), tmp_path, "double", 3)
     spec = TensorSpec("x", np.dtype(np.float32), (None, 4))
     output = TensorSpec("y", np.dtype(np.float32), (None, 4))
-    (info,) = scan(tmp_path)
-    assert (info.name, info.version, info.path, info.nbytes) == ("double", "3", path, path.stat().st_size)
-    assert (info.inputs, info.outputs, info.options) == ((spec,), (output,), ModelOptions())
+    largest = onnx_models.double().graph.node[0].ByteSize()
+    assert scan(tmp_path) == [ModelInfo("double", "3", path, path.stat().st_size, (spec,), (output,), largest=largest)]
 
 
 def test_a_single_file_is_version_1_of_its_name(tmp_path: Path) -> None:
@@ -123,10 +122,36 @@ def test_the_size_includes_external_data_once(tmp_path: Path) -> None:
     (path.parent / "sub").mkdir()
     (path.parent / "w.bin").write_bytes(bytes(1000))
     (path.parent / "sub" / "v.bin").write_bytes(bytes(234))
+    assert by_name(tmp_path)["large"].nbytes == path.stat().st_size + 1234
+
+
+def test_the_files_of_external_data_are_listed_and_the_largest_weight_may_be_one(tmp_path: Path) -> None:
+    path = onnx_models.save(with_external_weights("w.bin", "v.bin"), tmp_path, "large")
+    (path.parent / "w.bin").write_bytes(bytes(1000))
+    (path.parent / "v.bin").write_bytes(bytes(2000))
     info = by_name(tmp_path)["large"]
-    assert info.nbytes == path.stat().st_size + 1234
-    assert info.external == (path.parent / "sub" / "v.bin", path.parent / "w.bin")
-    assert info.largest == 1000
+    assert (info.external, info.largest) == ((path.parent / "v.bin", path.parent / "w.bin"), 2000)
+
+
+def test_a_weight_is_not_taken_to_be_larger_than_the_files(tmp_path: Path) -> None:
+    proto = with_external_weights("w.bin")
+    proto.graph.initializer[-1].external_data.add(key="length", value="9" * 19)
+    path = onnx_models.save(proto, tmp_path, "boasting")
+    (path.parent / "w.bin").write_bytes(bytes(8))
+    info = by_name(tmp_path)["boasting"]
+    assert info.largest == info.nbytes == path.stat().st_size + 8
+
+
+def test_external_data_that_is_missing_is_a_problem(tmp_path: Path) -> None:
+    onnx_models.save(with_external_weights("w.bin"), tmp_path, "large")
+    assert by_name(tmp_path)["large"].problem == "external data 'w.bin' is missing from the model's folder"
+
+
+@pytest.mark.parametrize("location", ["/etc/hostname", "../w.bin", "sub/../../w.bin", "sub/../w.bin", "w.bin\0"])
+def test_external_data_elsewhere_is_a_problem(tmp_path: Path, location: str) -> None:
+    onnx_models.save(with_external_weights(location), tmp_path, "bad")
+    problem = by_name(tmp_path)["bad"].problem
+    assert problem == f"external data {location!r} is not a plain relative path inside the model's folder"
 
 
 @pytest.mark.parametrize("content", [b"", b"not a model", b"\x00" * 100])

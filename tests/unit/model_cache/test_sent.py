@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from ndserve.errors import InvalidInputError, StoreFullError
-from ndserve.model_cache.locked_folder import LOCK, remove_left_over
-from ndserve.model_cache.sent import MAX_DEPTH, MAX_FILES, PREFIX, check_path, write_files
+from ndserve.model_cache.locked_folder import LOCK
+from ndserve.model_cache.sent import MAX_DEPTH, MAX_FILES, PREFIX, check_path, remove_left_over, write_files
 
 
 @pytest.fixture
@@ -36,9 +36,9 @@ def test_a_folder_that_a_killed_process_has_left_goes_and_a_living_ones_stays(pl
     left = place / f"{PREFIX}left"
     (left / "m").mkdir(parents=True)
     (left / LOCK).touch()
-    (place / f"{PREFIX}without-a-lock").mkdir()
+    (place / f"{PREFIX}without-a-lock" / "sub").mkdir(parents=True)
     (place / "another").mkdir()
-    remove_left_over(PREFIX)
+    remove_left_over()
     assert {path.name for path in place.iterdir()} == {folder.path.name, f"{PREFIX}without-a-lock", "another"}
     folder.cleanup()
 

@@ -1,270 +1,220 @@
-"""Uploads and removals: checked, in place at once, and nothing left behind, whatever happens."""
+"""An upload: it becomes a model of the repository, whole and checked, or leaves nothing behind."""
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
-import zipfile
-from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
-from ndserve.errors import (
-    BodyTooLargeError,
-    ConflictError,
-    DigestMismatchError,
-    InvalidModelError,
-    InvalidParameterError,
-    NdserveError,
-    StoreFullError,
-)
-from ndserve.model_cache.locked_folder import LOCK
-from ndserve.model_cache.repository import scan, stamp_of
-from ndserve.model_cache.uploads import GONE, UPLOAD, Upload, clean_up, remove_version
+from ndserve.errors import ConflictError, DigestMismatchError, InvalidInputError
+from ndserve.model_cache.repository import scan
+from ndserve.model_cache.uploads import MAX_NAME, Upload
 from ndserve.model_info import ModelInfo
 from tests import onnx_models
-from tests.e2e.models import external
+from tests.unit.model_cache.test_repository import single, with_external_weights
 
 MODEL: bytes = onnx_models.double().SerializeToString()
-OTHER: bytes = onnx_models.double(("n", 5)).SerializeToString()
-ROOMY = 1 << 30
+OTHER: bytes = onnx_models.double(["batch", 5]).SerializeToString()
+LIMIT = 1 << 20
 
 
-def send(root: Path, content: bytes, name: str = "m", version: str = "1", **options: Any) -> bool:
-    """An upload from its begin to its end; says whether the version is new."""
-    with Upload.begin(root, name, version, options.get("max_bytes", ROOMY)) as upload:
-        for start in range(0, len(content), 64):
-            upload.write(content[start : start + 64])
-        upload.finish(options.get("digest"))
-        return upload.commit(replace=options.get("replace", False))
+def content(root: Path) -> dict[str, bytes]:
+    """Every file below `root` and what is in it; folders end in a slash."""
+    return {
+        f"{path.relative_to(root)}{'/' * path.is_dir()}": b"" if path.is_dir() else path.read_bytes()
+        for path in sorted(root.rglob("*"))
+    }
 
 
-def tree(root: Path) -> list[str]:
-    return sorted(str(path.relative_to(root)) for path in root.rglob("*"))
+def put(root: Path, name: str, version: str = "1", data: bytes = MODEL, *, replace: bool = False) -> Path:
+    with Upload.begin(root, name, version, LIMIT) as upload:
+        upload.write(data)
+        upload.finish()
+        return upload.commit(replace)
 
 
-def one(root: Path, version: str = "1") -> ModelInfo:
-    (info,) = [info for info in scan(root) if info.version == version]
-    return info
+def by_version(root: Path, name: str) -> dict[str, ModelInfo]:
+    return {info.version: info for info in scan(root, name)}
 
 
-def test_an_upload_becomes_a_version_and_leaves_nothing_else(tmp_path: Path) -> None:
-    assert send(tmp_path, MODEL, digest=hashlib.sha256(MODEL).digest())
-    assert tree(tmp_path) == ["m", "m/1", "m/1/model.onnx"]
-    assert (one(tmp_path).path.read_bytes(), one(tmp_path).problem) == (MODEL, "")
-
-
-def test_nothing_can_be_found_before_it_is_put_into_its_place(tmp_path: Path) -> None:
-    with Upload.begin(tmp_path, "m", "1", ROOMY) as upload:
-        upload.write(MODEL)
-        info = upload.finish(None)
+def test_an_upload_is_a_model_when_it_is_committed_and_not_before(tmp_path: Path) -> None:
+    with Upload.begin(tmp_path, "m", "3", LIMIT) as upload:
+        for byte in MODEL:
+            upload.write(bytes([byte]))
+        info = upload.finish(hashlib.sha256(MODEL).digest())
         assert scan(tmp_path) == []
-        assert (info.name, info.version, info.problem) == ("m", "1", "")
-        upload.commit(replace=False)
-    assert stamp_of(one(tmp_path).path) == info.stamp
+        path = upload.commit()
+    assert content(tmp_path) == {"m/": b"", "m/3/": b"", "m/3/model.onnx": MODEL}
+    (found,) = scan(tmp_path)
+    assert (found.path, found.problem, found.inputs, found.nbytes) == (path, "", info.inputs, len(MODEL))
 
 
-def test_a_version_that_is_there_is_not_overwritten(tmp_path: Path) -> None:
-    send(tmp_path, MODEL)
-    with pytest.raises(ConflictError, match="replace=true"):
-        send(tmp_path, OTHER)
-    assert one(tmp_path).path.read_bytes() == MODEL
-    assert tree(tmp_path) == ["m", "m/1", "m/1/model.onnx"]
-
-
-@pytest.mark.parametrize("single", [True, False], ids=["one file", "in a folder"])
-def test_a_version_is_replaced_where_it_lies_if_that_is_asked(tmp_path: Path, single: bool) -> None:
-    if single:
-        (tmp_path / "m.onnx").write_bytes(MODEL)
-    else:
-        send(tmp_path, MODEL)
-    before = tree(tmp_path)
-    assert not send(tmp_path, OTHER, replace=True)
-    assert (one(tmp_path).path.read_bytes(), tree(tmp_path)) == (OTHER, before)
-
-
-def test_the_external_data_of_what_was_replaced_goes(tmp_path: Path) -> None:
-    path = tmp_path / "m" / "1" / "model.onnx"
-    path.parent.mkdir(parents=True)
-    path.write_bytes(external("w.bin"))
-    (path.parent / "w.bin").write_bytes(bytes(8))
-    send(tmp_path, MODEL, replace=True)
-    assert tree(tmp_path) == ["m", "m/1", "m/1/model.onnx"]
-
-
-def test_an_upload_goes_beside_other_versions_and_takes_their_options(tmp_path: Path) -> None:
-    onnx_models.save(onnx_models.double(), tmp_path, "m", 1, options="pinned = true")
-    with Upload.begin(tmp_path, "m", "2", ROOMY) as upload:
+def test_the_stamp_stays_when_the_file_comes_into_place(tmp_path: Path) -> None:
+    onnx_models.save(onnx_models.double(), tmp_path, "m", options="pinned = true")
+    with Upload.begin(tmp_path, "m", "2", LIMIT) as upload:
         upload.write(MODEL)
-        assert upload.finish(None).options.pinned
-        upload.commit(replace=False)
-    assert tree(tmp_path) == ["m", "m/1", "m/1/model.onnx", "m/2", "m/2/model.onnx", "m/model.toml"]
+        info = upload.finish()
+        upload.commit()
+    found = by_version(tmp_path, "m")["2"]
+    assert (found.stamp, found.options.pinned) == (info.stamp, info.options.pinned) == (info.stamp, True)
 
 
-def test_a_folder_without_a_model_is_no_version_in_the_way(tmp_path: Path) -> None:
+def test_views_of_memory_are_written_as_bytes_are(tmp_path: Path) -> None:
+    with Upload.begin(tmp_path, "m", "1", LIMIT) as upload:
+        upload.write(memoryview(MODEL)[:10])
+        upload.write(b"")
+        upload.write(memoryview(MODEL)[10:])
+        upload.finish()
+        assert upload.commit().read_bytes() == MODEL
+
+
+def test_others_may_read_what_is_in_place_and_not_what_is_under_way(tmp_path: Path) -> None:
+    with Upload.begin(tmp_path, "m", "1", LIMIT) as upload:
+        (staging,) = tmp_path.iterdir()
+        assert (staging.name[0], staging.stat().st_mode & 0o077) == (".", 0)
+        upload.write(MODEL)
+        upload.finish()
+        path = upload.commit()
+    mask = os.umask(0)
+    os.umask(mask)
+    assert path.stat().st_mode & 0o777 == 0o666 & ~mask
+    assert path.parent.stat().st_mode & 0o777 == 0o777 & ~mask
+
+
+def test_a_version_more_leaves_the_others_as_they_are(tmp_path: Path) -> None:
+    put(tmp_path, "m", "1")
+    put(tmp_path, "m", "2", OTHER)
+    assert content(tmp_path / "m") == {"1/": b"", "1/model.onnx": MODEL, "2/": b"", "2/model.onnx": OTHER}
+
+
+def test_a_version_that_is_there_is_not_overwritten_unless_asked(tmp_path: Path) -> None:
+    put(tmp_path, "m")
+    before = content(tmp_path)
+    with pytest.raises(ConflictError, match=r"model 'm' has a version 1; replace it with \?replace=true"):
+        put(tmp_path, "m", "1", OTHER)
+    assert content(tmp_path) == before
+    path = put(tmp_path, "m", "1", OTHER, replace=True)
+    assert content(tmp_path / "m") == {"1/": b"", "1/model.onnx": OTHER}
+    assert path == tmp_path / "m" / "1" / "model.onnx"
+
+
+def test_a_version_that_is_not_there_may_be_replaced_as_well(tmp_path: Path) -> None:
+    assert put(tmp_path, "m", replace=True).read_bytes() == MODEL
+
+
+def test_a_broken_version_is_there_too_and_may_be_replaced(tmp_path: Path) -> None:
+    put(tmp_path, "m").write_bytes(b"torn")
+    with pytest.raises(ConflictError):
+        put(tmp_path, "m")
+    put(tmp_path, "m", replace=True)
+    assert by_version(tmp_path, "m")["1"].problem == ""
+
+
+def test_a_single_file_is_replaced_where_it_lies(tmp_path: Path) -> None:
+    path = single(tmp_path, "m", "pinned = true")
+    with pytest.raises(ConflictError):
+        put(tmp_path, "m", "1", OTHER)
+    with Upload.begin(tmp_path, "m", "1", LIMIT) as upload:
+        upload.write(OTHER)
+        assert upload.finish().options.pinned
+        assert upload.commit(replace=True) == path
+    assert content(tmp_path) == {"m.onnx": OTHER, "m.toml": b"pinned = true"}
+
+
+def test_a_single_file_may_have_further_versions_in_a_folder(tmp_path: Path) -> None:
+    single(tmp_path, "m")
+    put(tmp_path, "m", "2", OTHER)
+    assert list(by_version(tmp_path, "m")) == ["1", "2"]
+
+
+def test_external_data_that_only_the_former_model_had_goes_with_it(tmp_path: Path) -> None:
+    path = onnx_models.save(with_external_weights("w.bin", "sub/v.bin", "model.onnx"), tmp_path, "m")
+    (path.parent / "sub").mkdir()
+    for name in ("w.bin", "sub/v.bin", "notes.txt"):
+        (path.parent / name).write_bytes(b"x")
+    put(tmp_path, "m", replace=True)
+    assert content(path.parent) == {"model.onnx": MODEL, "notes.txt": b"x", "sub/": b""}
+
+
+def test_external_data_that_another_single_file_uses_stays(tmp_path: Path) -> None:
+    for name, locations in (("a", ["a.bin", "both.bin", "b.onnx", "c/1/w.bin"]), ("b", ["both.bin"])):
+        (tmp_path / f"{name}.onnx").write_bytes(with_external_weights(*locations).SerializeToString())
+    (tmp_path / "c" / "1").mkdir(parents=True)
+    for file in ("a.bin", "both.bin", "c/1/w.bin"):
+        (tmp_path / file).write_bytes(b"x")
+    put(tmp_path, "a", replace=True)
+    assert {name for name in content(tmp_path) if name[-1] != "/"} == {"a.onnx", "b.onnx", "both.bin", "c/1/w.bin"}
+
+
+def test_nothing_else_goes_while_a_neighbour_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / "a.onnx").write_bytes(with_external_weights("a.bin").SerializeToString())
+    (tmp_path / "a.bin").write_bytes(b"x")
+    (tmp_path / "b.onnx").write_bytes(b"half of a mod")
+    put(tmp_path, "a", replace=True)
+    assert (tmp_path / "a.bin").exists()
+
+
+def test_a_link_in_place_of_the_model_is_replaced_and_not_followed(tmp_path: Path) -> None:
+    kept = put(tmp_path, "kept")
     (tmp_path / "m" / "1").mkdir(parents=True)
-    assert send(tmp_path, MODEL)
-    assert one(tmp_path).problem == ""
+    (tmp_path / "m" / "1" / "model.onnx").symlink_to(kept)
+    put(tmp_path, "m", "1", OTHER, replace=True)
+    assert (kept.read_bytes(), by_version(tmp_path, "m")["1"].path.is_symlink()) == (MODEL, False)
 
 
-def zipped() -> bytes:
-    buffer = BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        archive.writestr("model.onnx", MODEL)
-    return buffer.getvalue()
+def test_another_digest_is_told_with_both_and_leaves_nothing(tmp_path: Path) -> None:
+    found, expected = hashlib.sha256(MODEL), hashlib.sha256(OTHER)
+    with Upload.begin(tmp_path, "m", "1", LIMIT) as upload:
+        upload.write(MODEL)
+        with pytest.raises(DigestMismatchError) as caught:
+            upload.finish(expected.digest())
+    assert f"is {found.hexdigest()}, not {expected.hexdigest()}" in caught.value.message
+    assert content(tmp_path) == {}
+
+
+def test_an_upload_that_is_left_or_abandoned_twice_leaves_nothing(tmp_path: Path) -> None:
+    upload = Upload.begin(tmp_path, "m", "1", LIMIT)
+    upload.write(MODEL)
+    upload.abandon()
+    upload.abandon()
+    assert content(tmp_path) == {}
+    with pytest.raises(ValueError, match="closed"):
+        upload.write(MODEL)
+
+
+def test_what_was_not_found_to_be_a_model_cannot_be_committed(tmp_path: Path) -> None:
+    with Upload.begin(tmp_path, "m", "1", LIMIT) as upload:
+        upload.write(MODEL)
+        with pytest.raises(AssertionError):
+            upload.commit()
+    assert content(tmp_path) == {}
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    "name",
     [
-        (b"", "empty"),
-        (zipped(), "zip archive"),
-        (b"<html><body>502 Bad Gateway</body></html>\n", "a text"),
-        (b'{"model": "m"}', "a text"),
-        (b"\x93NUMPY\x01\x00v\x00{", "NumPy array"),
-        (b"\x80\x02}q\x00.", "pickle"),
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n", "git lfs pull"),
-        (MODEL[:-20], "cut off"),
-        (external("../../secret"), "plain relative path"),
-        (external("/etc/hostname"), "plain relative path"),
-        (external("w.bin"), "an upload is one file"),
+        *("", ".", "..", "../m", "a/b", "/m", ".ndserve-upload-x", ".hidden", "-m", "a b", "ä", "m\n", "m\0", "a\\b"),
+        *("%2e%2e", "m" * (MAX_NAME + 1)),
     ],
 )
-def test_what_is_no_model_is_refused_with_its_reason_and_goes(tmp_path: Path, content: bytes, told: str) -> None:
-    with pytest.raises(InvalidModelError, match=told) as caught:
-        send(tmp_path, content)
-    assert str(tmp_path) not in caught.value.message
-    assert tree(tmp_path) == []
+def test_a_name_that_cannot_be_is_refused_before_anything_is_written(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InvalidInputError, match="a model cannot be called"):
+        Upload.begin(tmp_path, name, "1", LIMIT)
+    assert content(tmp_path) == {}
 
 
-def test_a_link_that_lies_where_the_model_is_to_go_is_no_way_to_its_external_data(tmp_path: Path) -> None:
-    (tmp_path / "m" / "1").mkdir(parents=True)
-    (tmp_path / "m" / "1" / "w.bin").symlink_to("/etc/hostname")
-    with pytest.raises(InvalidModelError, match="an upload is one file"):
-        send(tmp_path, external("w.bin"))
+@pytest.mark.parametrize(
+    "version", ["", "01", "00", "-1", "+1", "1.0", "1e3", "1_0", " 1", "1\n", "١", "v1", "..", "1/2", "1" * 19]
+)
+def test_a_version_that_cannot_be_is_refused_before_anything_is_written(tmp_path: Path, version: str) -> None:
+    with pytest.raises(InvalidInputError, match="a version cannot be called"):
+        Upload.begin(tmp_path, "m", version, LIMIT)
+    assert content(tmp_path) == {}
 
 
-def test_a_wrong_digest_is_told_with_the_right_one(tmp_path: Path) -> None:
-    with pytest.raises(DigestMismatchError, match=hashlib.sha256(MODEL).hexdigest()):
-        send(tmp_path, MODEL, digest=bytes(32))
-    assert tree(tmp_path) == []
-
-
-def test_a_model_that_is_too_large_is_refused_as_it_comes(tmp_path: Path) -> None:
-    with pytest.raises(BodyTooLargeError, match=r"more than 64 bytes.*--max-model-bytes"):
-        send(tmp_path, MODEL, max_bytes=64)
-    assert tree(tmp_path) == []
-
-
-def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(descriptor: int) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(StoreFullError, match="No space left"):
-        send(tmp_path, MODEL)
-    monkeypatch.undo()
-    assert tree(tmp_path) == []
-
-
-def test_a_repository_that_cannot_be_written_to_is_told(tmp_path: Path) -> None:
-    with pytest.raises(StoreFullError, match="takes no more"):
-        Upload.begin(tmp_path / "missing", "m", "1", ROOMY)
-
-
-@pytest.mark.parametrize("name", ["", ".", "..", ".m", "a/b", "../m", "a b", "ä", "m\n", "-m"])
-def test_a_name_that_no_model_can_have_is_refused(tmp_path: Path, name: str) -> None:
-    with pytest.raises(InvalidParameterError):
-        Upload.begin(tmp_path, name, "1", ROOMY)
-    assert tree(tmp_path) == []
-
-
-@pytest.mark.parametrize("version", ["", "01", "-1", "1.0", "x", "١", "1\n", "..", "9" * 19])
-def test_a_version_is_a_whole_number_in_its_shortest_form(tmp_path: Path, version: str) -> None:
-    with pytest.raises(InvalidParameterError):
-        Upload.begin(tmp_path, "m", version, ROOMY)
-    assert tree(tmp_path) == []
-
-
-@pytest.mark.parametrize("place", ["m", "m/1"])
-def test_a_link_that_leads_out_of_the_repository_is_not_written_through(tmp_path: Path, place: str) -> None:
-    root, outside = tmp_path / "models", tmp_path / "outside"
-    (outside / "1").mkdir(parents=True)
-    (root / place).parent.mkdir(parents=True)
-    (root / place).symlink_to(outside)
-    for replace in (True, False):
-        with pytest.raises(ConflictError, match="leads out"):
-            send(root, MODEL, replace=replace)
-    assert tree(outside) == ["1"]
-
-
-def test_what_a_killed_process_left_goes_at_the_next_start_and_what_is_under_way_stays(tmp_path: Path) -> None:
-    for prefix in (UPLOAD, GONE):
-        left = tmp_path / f"{prefix}left"
-        (left / "m" / "1").mkdir(parents=True)
-        (left / LOCK).touch()
-    send(tmp_path, MODEL)
-    with Upload.begin(tmp_path, "n", "1", ROOMY) as upload:
-        clean_up(tmp_path)
-        upload.write(MODEL)
-        upload.finish(None)
-        assert upload.commit(replace=False)
-    assert [info.name for info in scan(tmp_path)] == ["m", "n"]
-    assert tree(tmp_path) == ["m", "m/1", "m/1/model.onnx", "n", "n/1", "n/1/model.onnx"]
-
-
-def test_a_removed_version_is_gone_and_the_others_stay(tmp_path: Path) -> None:
-    send(tmp_path, MODEL)
-    onnx_models.save(onnx_models.double(), tmp_path, "m", 2, options="pinned = true")
-    remove_version(tmp_path, one(tmp_path, "2"))
-    assert tree(tmp_path) == ["m", "m/1", "m/1/model.onnx", "m/model.toml"]
-
-
-def test_the_last_version_takes_its_folder_and_its_options_along(tmp_path: Path) -> None:
-    onnx_models.save(onnx_models.double(), tmp_path, "m", 2, options="pinned = true")
-    remove_version(tmp_path, one(tmp_path, "2"))
-    assert tree(tmp_path) == []
-
-
-def test_other_files_in_a_models_folder_are_not_removed_with_its_last_version(tmp_path: Path) -> None:
-    send(tmp_path, MODEL)
-    (tmp_path / "m" / "README.md").write_text("ours")
-    remove_version(tmp_path, one(tmp_path))
-    assert tree(tmp_path) == ["m", "m/README.md"]
-
-
-def test_a_model_of_one_file_is_removed_with_its_options(tmp_path: Path) -> None:
-    (tmp_path / "m.onnx").write_bytes(MODEL)
-    (tmp_path / "m.toml").write_text("pinned = true")
-    (tmp_path / "n.onnx").write_bytes(MODEL)
-    remove_version(tmp_path, scan(tmp_path)[0])
-    assert tree(tmp_path) == ["n.onnx"]
-
-
-def test_what_lies_elsewhere_by_way_of_a_link_is_not_removed(tmp_path: Path) -> None:
-    root, outside = tmp_path / "models", tmp_path / "outside"
-    onnx_models.save(onnx_models.double(), outside, "m")
-    root.mkdir()
-    (root / "m").symlink_to(outside / "m")
-    with pytest.raises(ConflictError, match="leads out"):
-        remove_version(root, one(root))
-    assert "m/1/model.onnx" in tree(outside)
-
-
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(cut=st.integers(0, len(MODEL) - 1), tail=st.binary(max_size=3))
-def test_no_model_that_is_cut_off_within_its_graph_gets_in(tmp_path: Path, cut: int, tail: bytes) -> None:
-    content = MODEL[:cut] + tail
-    try:
-        send(tmp_path, content)
-    except NdserveError:
-        assert tree(tmp_path) == []
-    else:  # what stands behind the graph may be missing here, and is found missing by the load
-        info = one(tmp_path)
-        assert info.problem == ""
-        remove_version(tmp_path, info)
+@pytest.mark.parametrize(("name", "version"), [("m" * MAX_NAME, "0"), ("a.onnx", "9" * 18), ("A-b_c.2", "10")])
+def test_names_and_versions_at_their_limits_are_served(tmp_path: Path, name: str, version: str) -> None:
+    put(tmp_path, name, version)
+    assert [(info.name, info.version, info.problem) for info in scan(tmp_path)] == [(name, version, "")]

@@ -6,6 +6,7 @@ What changes results or runs code, and is not done here, is refused; what only t
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -71,11 +72,11 @@ def read_config(text: str, name: str) -> Callable[[ModelInfo], ModelOptions]:
         _check_tensors(config.get("input"), info.inputs, "input")
         _check_tensors(config.get("output"), info.outputs, "output")
         given = info.options
-        return ModelOptions(
+        return replace(
+            given,
             max_batch_size=size or given.max_batch_size,
             max_wait_ms=given.max_wait_ms if wait is None else wait / 1000,
             batching="off" if size == 0 else given.batching,
-            pinned=given.pinned,
         )
 
     return options
