@@ -1,4 +1,4 @@
-"""The command line: `ndserve serve` starts a server, and the other commands talk to one."""
+"""The command line: `ndserve serve` starts a server, and most of the other commands talk to one."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from ndserve.cli.parser import build_parser
 
 _SERVER = "pip install 'ndserve[cpu]', or 'ndserve[cuda]' for an NVIDIA GPU"
 _CLIENT = "pip install 'ndserve[client]'"
+_OF_CLIENT = ("httpx2", "rich")
+"""Packages of the extra `client`; the others are the server's."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -23,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _serve(words[1:])
     options = build_parser().parse_args(words)
     try:
-        code = make_key(options) if options.command == "key" else _talk(options)
+        code = _run(options)
         sys.stdout.flush()
         return code
     except KeyboardInterrupt:
@@ -39,22 +41,33 @@ def _serve(words: Sequence[str]) -> int:
     try:
         from ndserve.cli.serve import serve
     except ModuleNotFoundError as error:
-        return _missing(error, _SERVER)
+        return _missing(error)
     return serve(words)
 
 
-def _talk(options: argparse.Namespace) -> int:
+def _run(options: argparse.Namespace) -> int:
+    if options.command == "key":
+        return make_key(options)
     try:
+        if options.command == "inspect":
+            from ndserve.cli.inspect import inspect
+
+            return inspect(options)
+        if options.command == "models" and options.folder is not None:
+            from ndserve.cli.folder import manage_folder
+
+            return manage_folder(options)
         from ndserve.cli.commands import run
 
         return run(options)
-    except ModuleNotFoundError as error:  # of rich also later: only the table needs it
-        return _missing(error, _CLIENT)
+    except ModuleNotFoundError as error:  # of rich also later: only tables need it
+        return _missing(error)
 
 
-def _missing(error: ModuleNotFoundError, remedy: str) -> int:
+def _missing(error: ModuleNotFoundError) -> int:
     """Say which extra a command lacks; a missing module of our own is no extra."""
-    if (error.name or "").partition(".")[0] in ("", "ndserve"):
+    package = (error.name or "").partition(".")[0]
+    if package in ("", "ndserve"):
         raise error
-    print(f"ndserve: this command needs {error.name}: {remedy}", file=sys.stderr)
+    print(f"ndserve: this command needs {error.name}: {_CLIENT if package in _OF_CLIENT else _SERVER}", file=sys.stderr)
     return USAGE

@@ -12,8 +12,9 @@ from typing import Any
 from ndserve.cli import files, show
 from ndserve.cli.exits import DONE, INTERRUPTED, UNFINISHED, USAGE, UsageError, code_of
 from ndserve.cli.mapping import map_files
+from ndserve.cli.models import OnServer, manage
 from ndserve.client import Client, ClientError, ConnectionFailedError, GoneError, ServerError, TaskFailedError
-from ndserve.client.wire import Result
+from ndserve.client.wire import Result, without_password
 
 Command = Callable[[Client, argparse.Namespace], int]
 
@@ -224,6 +225,11 @@ def map_command(client: Client, options: argparse.Namespace) -> int:
     return map_files(client, options, task_options(options))
 
 
+def models(client: Client, options: argparse.Namespace) -> int:
+    """`ndserve models`."""
+    return manage(OnServer(client, without_password(options.url)), options)
+
+
 COMMANDS: Mapping[str, Command] = {
     "submit": submit,
     "result": result,
@@ -232,4 +238,5 @@ COMMANDS: Mapping[str, Command] = {
     "retry": retry,
     "tasks": tasks,
     "map": map_command,
+    "models": models,
 }

@@ -18,12 +18,18 @@ SERVE_CODES = """exit codes of serve:
 
 CLIENT_CODES = """exit codes of the other commands:
   0    done
-  1    the task failed, was cancelled or expired, or its result is gone; map: at least one file failed
+  1    the task failed, was cancelled or expired, or its result is gone; map: at least one file failed;
+       models delete: it was not confirmed
   2    an option is wrong, a file cannot be read or written, or a package is missing
   3    the server cannot be reached
-  4    the server refused: no key, unknown target or task, arrays that do not fit, queue or store full
+  4    the server refused: no key, unknown target or task, arrays that do not fit, queue or store full;
+       models: no such model, a version that is there, a model that does not load, no room for it
   5    the task has not ended yet
-  130  Ctrl-C; tasks that were submitted go on"""
+  130  Ctrl-C; tasks that were submitted go on, and so does the loading of a model"""
+
+INSPECT_CODES = """exit codes:
+  0  done
+  2  the file cannot be read, or is no model that can be served; a package is missing"""
 
 
 class UsageError(Exception):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 
 from ndserve import __version__
+from ndserve.cli.arguments import ENVIRONMENT, Commands, add_command, count, span, wait
 from ndserve.cli.exits import CLIENT_CODES, SERVE_CODES
+from ndserve.cli.model_parser import add_inspect, add_models
 
-DEFAULT_URL = "http://127.0.0.1:8076"
 STATES = ("queued", "running", "succeeded", "failed", "cancelled", "expired")
 
 EXAMPLES = """examples:
@@ -19,13 +19,11 @@ EXAMPLES = """examples:
   ndserve result ID --wait 30 -o out.npy        fetch the result, for up to 30 seconds
   ndserve map digits 'images/*.png' -o out      one result file for every image
   ndserve tasks --state failed                  what went wrong
+  ndserve models                                what is served, and how much memory it takes
+  ndserve models upload digits model.onnx       serve one more version of a model
+  ndserve inspect model.onnx                    what a model file takes and gives
   ndserve key alice >> keys.txt                 a key for `ndserve serve --api-keys-file keys.txt`
 """
-
-ENVIRONMENT = """environment:
-  NDSERVE_URL      where the server is
-  NDSERVE_API_KEY  the key for a server that asks for one; there is no option for it, since every user of the machine
-                   can read the command lines of the others"""
 
 FILES = """files:
   .npy and .npz; .png, .jpg and .jpeg as uint8 arrays of shape (height, width[, channels]), which needs Pillow;
@@ -48,58 +46,21 @@ def build_parser() -> argparse.ArgumentParser:
     _result(commands)
     _map(commands)
     _tasks(commands)
+    add_models(commands)
+    add_inspect(commands)
     _key(commands)
     for name, text in (
         ("status", "show how a task is"),
         ("cancel", "end a task, or remove its result"),
         ("retry", "queue a failed task again"),
     ):
-        command = _command(commands, name, text, f"  ndserve {name} 0123456789abcdef0123456789abcdef")
+        command = add_command(commands, name, text, f"  ndserve {name} 0123456789abcdef0123456789abcdef")
         command.add_argument("id", metavar="ID", help="the task's id")
     return parser
 
 
-_Commands = argparse._SubParsersAction  # noqa: SLF001 - argparse has no public name for what it gives
-
-
-def _command(
-    commands: _Commands[argparse.ArgumentParser], name: str, text: str, examples: str, notes: str = ""
-) -> argparse.ArgumentParser:
-    """A command with what all of them have."""
-    command = commands.add_parser(
-        name,
-        help=text,
-        description=text[0].upper() + text[1:] + ".",
-        epilog="\n\n".join(
-            filter(
-                None, (f"examples:\n{examples}", notes, ENVIRONMENT, CLIENT_CODES.replace(" of the other commands", ""))
-            )
-        ),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    server = command.add_argument_group("server")
-    url = os.environ.get("NDSERVE_URL") or DEFAULT_URL
-    server.add_argument("--url", default=url, help="where it is (NDSERVE_URL; now %(default)s)")
-    server.add_argument(
-        "--header",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="send this header, as a proxy that asks for a login needs; may be repeated",
-    )
-    server.add_argument(
-        "--patience",
-        type=_span,
-        metavar="SECONDS",
-        help="how long to go on trying when it is full or cannot be reached (60 for map and with --wait, else 5)",
-    )
-    command.add_argument("--json", action="store_true", help="print one JSON document, for scripts")
-    return command
-
-
-def _submit(commands: _Commands[argparse.ArgumentParser]) -> None:
-    command = _command(
+def _submit(commands: Commands[argparse.ArgumentParser]) -> None:
+    command = add_command(
         commands,
         "submit",
         "submit the arrays of a file to a model or a process",
@@ -117,8 +78,8 @@ def _submit(commands: _Commands[argparse.ArgumentParser]) -> None:
     command.add_argument("--key", metavar="KEY", help="idempotency key: submitting twice with one key makes one task")
 
 
-def _result(commands: _Commands[argparse.ArgumentParser]) -> None:
-    command = _command(
+def _result(commands: Commands[argparse.ArgumentParser]) -> None:
+    command = add_command(
         commands,
         "result",
         "show or save the result of a task",
@@ -129,8 +90,8 @@ def _result(commands: _Commands[argparse.ArgumentParser]) -> None:
     _fetching(command)
 
 
-def _map(commands: _Commands[argparse.ArgumentParser]) -> None:
-    command = _command(
+def _map(commands: Commands[argparse.ArgumentParser]) -> None:
+    command = add_command(
         commands,
         "map",
         "run every file through a model or a process",
@@ -146,21 +107,21 @@ def _map(commands: _Commands[argparse.ArgumentParser]) -> None:
     command.add_argument(
         "-o", "--output", metavar="FOLDER", required=True, help="where the results go; made if missing"
     )
-    command.add_argument("--concurrency", type=_count, default=16, metavar="N", help="files under way at once (16)")
+    command.add_argument("--concurrency", type=count, default=16, metavar="N", help="files under way at once (16)")
     command.add_argument("--resume", action="store_true", help="skip files whose result is there")
     _task_options(command)
 
 
-def _tasks(commands: _Commands[argparse.ArgumentParser]) -> None:
+def _tasks(commands: Commands[argparse.ArgumentParser]) -> None:
     examples = "  ndserve tasks\n  ndserve tasks --state failed --target digits --limit 10 --json"
-    command = _command(commands, "tasks", "list tasks, newest first", examples)
+    command = add_command(commands, "tasks", "list tasks, newest first", examples)
     command.add_argument("--state", choices=STATES, help="only these")
     command.add_argument("--target", metavar="TARGET", help="only those of this model or process")
     command.add_argument("--group", metavar="ID", help="only those of this group")
-    command.add_argument("--limit", type=_count, default=50, metavar="N", help="at most so many (50)")
+    command.add_argument("--limit", type=count, default=50, metavar="N", help="at most so many (50)")
 
 
-def _key(commands: _Commands[argparse.ArgumentParser]) -> None:
+def _key(commands: Commands[argparse.ArgumentParser]) -> None:
     command = commands.add_parser(
         "key",
         help="make an API key and the line of a key file that lets it in",
@@ -183,7 +144,7 @@ def _fetching(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--wait",
         nargs="?",
-        type=_wait,
+        type=wait,
         const=math.inf,
         metavar="SECONDS",
         help="wait for the end: so long, or without a number as long as it takes",
@@ -199,34 +160,11 @@ def _fetching(command: argparse.ArgumentParser) -> None:
 def _task_options(command: argparse.ArgumentParser) -> None:
     group = command.add_argument_group("task")
     group.add_argument("--priority", type=int, choices=range(10), metavar="N", help="0 to 9; 9 goes first (5)")
-    group.add_argument("--ttl", type=_span, metavar="SECONDS", help="how long the result is kept")
-    group.add_argument("--start-within", type=_span, metavar="SECONDS", help="expire unless started by then")
-    group.add_argument("--run-within", type=_span, metavar="SECONDS", help="fail unless ended so long after the start")
+    group.add_argument("--ttl", type=span, metavar="SECONDS", help="how long the result is kept")
+    group.add_argument("--start-within", type=span, metavar="SECONDS", help="expire unless started by then")
+    group.add_argument("--run-within", type=span, metavar="SECONDS", help="fail unless ended so long after the start")
     group.add_argument("--version", metavar="VERSION", help="the model's version")
     group.add_argument("--cast", action="store_true", help="convert the arrays to the target's dtypes")
     group.add_argument(
         "--param", action="append", default=[], metavar="NAME=VALUE", help="a parameter of the process; may be repeated"
     )
-
-
-def _span(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = -1.0
-    if not 0 <= seconds < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds")
-    return seconds
-
-
-def _wait(text: str) -> float:
-    try:
-        return _span(text)
-    except argparse.ArgumentTypeError as error:
-        raise argparse.ArgumentTypeError(f"{error}; write --wait behind everything else, or --wait=SECONDS") from None
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of at least 1")
-    return int(text)

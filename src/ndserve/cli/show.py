@@ -23,6 +23,13 @@ def note(text: str) -> None:
     print(f"ndserve: {text}", file=sys.stderr)
 
 
+def fault(code: str, message: str, as_json: bool) -> None:
+    """What has gone wrong, in words, and in JSON where that is asked for."""
+    note(message)
+    if as_json:
+        document({"error": {"code": code, "message": message}})
+
+
 def document(values: Mapping[str, Any]) -> None:
     """One JSON document, on one line."""
     print(json.dumps(values, ensure_ascii=False, allow_nan=False))

@@ -9,6 +9,8 @@
         for result in client.map("digits", images):
             ...
 
+`client.models` manages what the server serves.
+
 `Client` blocks and may be shared by threads; `AsyncClient` has the same methods as coroutines. Both need NumPy and
 httpx2, and nothing of the server: ``pip install 'ndserve[client]'``.
 
@@ -29,10 +31,14 @@ from ndserve.client.errors import (
     ClientError,
     ConflictError,
     ConnectionFailedError,
+    DigestMismatchError,
     ForbiddenError,
     GoneError,
     InvalidInputError,
+    InvalidModelError,
     InvalidParameterError,
+    ModelMemoryFullError,
+    ModelTooLargeError,
     QueueFullError,
     ServerError,
     StoreFullError,
@@ -51,10 +57,14 @@ __all__ = [
     "ClientError",
     "ConflictError",
     "ConnectionFailedError",
+    "DigestMismatchError",
     "ForbiddenError",
     "GoneError",
     "InvalidInputError",
+    "InvalidModelError",
     "InvalidParameterError",
+    "ModelMemoryFullError",
+    "ModelTooLargeError",
     "QueueFullError",
     "ServerError",
     "StoreFullError",

@@ -9,8 +9,10 @@ from typing import Any, Literal, TypeVar, overload
 import httpx2 as httpx
 
 from ndserve.client import wire
+from ndserve.client.body import AsyncBody, Body
 from ndserve.client.flows import Flow, Flows, Pages, check_map
 from ndserve.client.mapping import in_order_async
+from ndserve.client.models import AsyncModels
 from ndserve.client.retry import Timing
 from ndserve.client.wire import Inputs, Result
 from ndserve.types import Parameter
@@ -52,6 +54,11 @@ class AsyncClient:
     async def aclose(self) -> None:
         """Close the connections."""
         await self._http.aclose()
+
+    @property
+    def models(self) -> AsyncModels:
+        """As `Client.models`, with coroutines."""
+        return AsyncModels(self._flows, self._drive)
 
     async def health_check(self) -> dict[str, Any]:
         """As `Client.health_check`.
@@ -212,8 +219,11 @@ class AsyncClient:
                     await self._timing.sleep(step)
                     step = next(flow)
                     continue
+                request = wire.request(step, self._timeout)
+                if isinstance(step.content, Body):
+                    request["content"] = AsyncBody(step.content)
                 try:
-                    response = await self._http.request(**wire.request(step, self._timeout))
+                    response = await self._http.request(**request)
                 except httpx.RequestError as error:
                     step = flow.throw(error)
                 else:

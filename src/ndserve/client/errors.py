@@ -9,6 +9,8 @@
         TaskFailedError        the task ran and failed; `code` says how
         GoneError, UnknownTaskError, UnknownTargetError, InvalidInputError, InvalidParameterError,
         ConflictError, QueueFullError, StoreFullError, UnauthorizedError, ForbiddenError
+        InvalidModelError, DigestMismatchError, ModelTooLargeError, ModelMemoryFullError
+                               of `Client.models` alone: a task that fails of such a thing is a TaskFailedError
         UnexpectedAnswerError  no answer of ndserve's: a proxy's page, a redirect, a broken body
 
 They can be pickled, as an error must be that leaves a process of a pool.
@@ -108,7 +110,7 @@ class InvalidParameterError(ServerError, errors.InvalidParameterError):
 
 
 class ConflictError(ServerError, errors.ConflictError):
-    """The idempotency key was used for something else, or the task is not in a state for this."""
+    """The idempotency key was used for something else, the task is not in a state for this, or the version is there."""
 
 
 class QueueFullError(ServerError, errors.QueueFullError):
@@ -116,7 +118,7 @@ class QueueFullError(ServerError, errors.QueueFullError):
 
 
 class StoreFullError(ServerError, errors.StoreFullError):
-    """The server keeps as many tasks or bytes as it may."""
+    """The server keeps as many tasks or bytes as it may, or its disk is full."""
 
 
 class UnauthorizedError(ServerError, errors.UnauthorizedError):
@@ -125,6 +127,22 @@ class UnauthorizedError(ServerError, errors.UnauthorizedError):
 
 class ForbiddenError(ServerError, errors.ForbiddenError):
     """The key's role does not suffice, or management is closed to this caller."""
+
+
+class InvalidModelError(ServerError, errors.InvalidModelError):
+    """What was sent, or is to be loaded, is no model that the server can serve."""
+
+
+class DigestMismatchError(ServerError, errors.DigestMismatchError):
+    """The server has got something else than was sent."""
+
+
+class ModelTooLargeError(ServerError, errors.ModelTooLargeError):
+    """The model is larger than all of the server's model memory."""
+
+
+class ModelMemoryFullError(ServerError, errors.ModelMemoryFullError):
+    """Models that are in use or pinned leave no room for this one; later they may."""
 
 
 class UnexpectedAnswerError(ServerError):
@@ -143,6 +161,10 @@ BY_CODE: Mapping[str, type[ServerError]] = {
     "store_full": StoreFullError,
     "unauthorized": UnauthorizedError,
     "forbidden": ForbiddenError,
+    "invalid_model": InvalidModelError,
+    "digest_mismatch": DigestMismatchError,
+    "model_too_large": ModelTooLargeError,
+    "model_memory_full": ModelMemoryFullError,
 }
 
 FAILURES = frozenset(
@@ -154,6 +176,7 @@ FAILURES = frozenset(
         errors.GroupFailedError,
         errors.ModelLoadError,
         errors.ModelTooLargeError,
+        errors.ModelMemoryFullError,
     )
 )
 """Codes of tasks that were accepted and failed, also where the submit itself waited for them."""

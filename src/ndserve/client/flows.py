@@ -53,7 +53,7 @@ class Flows:
         self.url = wire.base_url(url)
         self._shown = wire.without_password(self.url)
         self._patience = patience
-        self._timing = timing
+        self.timing = timing
 
     def health(self) -> Flow[dict[str, Any]]:
         """The health document, of a healthy server or not. Asked once: it is about now."""
@@ -76,30 +76,30 @@ class Flows:
         self, target: str, inputs: Inputs, key: str | None, timeout: float | None, options: Mapping[str, Any]
     ) -> Flow[Result]:
         """The result: in one request if the task ends soon, and waited for if not."""
-        until = None if timeout is None else self._timing.clock() + timeout
+        until = None if timeout is None else self.timing.clock() + timeout
         submission = wire.submission(self.url, target, inputs, options, key, self._slice(until))
         response = yield from self._ask(submission, until)
         _check(response, 200, 202)
         task_id = wire.ticket(response)
         if task_id is None:
             return wire.decode(response)
-        result = yield from self.result(task_id, None if until is None else until - self._timing.clock())
+        result = yield from self.result(task_id, None if until is None else until - self.timing.clock())
         if result is None:
             raise UnfinishedTaskError(task_id, timeout or 0.0)
         return result
 
     def result(self, task_id: str, wait: float | None) -> Flow[Result | None]:
         """The result, or None if the task has not ended after `wait` seconds; None waits for its end."""
-        until = None if wait is None else self._timing.clock() + wait
+        until = None if wait is None else self.timing.clock() + wait
         while True:
             part = self._slice(until)
-            asked = self._timing.clock()
+            asked = self.timing.clock()
             response = yield from self._ask(wire.result_of(self.url, task_id, part), until)
             if response.status_code == 200:
                 return wire.decode(response)
             if response.status_code != 202:
                 raise wire.error_of(response, task_id=task_id)
-            now = self._timing.clock()
+            now = self.timing.clock()
             if until is not None and now >= until:
                 return None
             if now - asked < part / 2:  # it does not wait, so we do
@@ -122,10 +122,10 @@ class Flows:
         return page["tasks"], page.get("next_cursor")
 
     def _slice(self, until: float | None) -> float:
-        return SLICE if until is None else min(SLICE, max(0.0, until - self._timing.clock()))
+        return SLICE if until is None else min(SLICE, max(0.0, until - self.timing.clock()))
 
     def _retry_after(self, response: httpx.Response) -> float:
-        return retry_after(response.headers.get("retry-after"), self._timing.wall())
+        return retry_after(response.headers.get("retry-after"), self.timing.wall())
 
     def _once(self, call: Call) -> Flow[httpx.Response]:
         try:
@@ -136,11 +136,17 @@ class Flows:
         return response
 
     def _ask(self, call: Call, until: float | None = None) -> Flow[httpx.Response]:
+        response, _ = yield from self.ask(call, until)
+        return response
+
+    def ask(self, call: Call, until: float | None = None) -> Flow[tuple[httpx.Response, bool]]:
         """Send a call, and again while it is worth it: for as long as the client's patience and not after `until`.
 
-        The last answer is returned whatever it says; without any answer the flow ends.
+        The last answer is returned whatever it says, and with it whether an earlier one may have been lost: then the
+        server may have done already what was asked. Without any answer the flow ends.
         """
         attempt = 0
+        lost = False
         first_failure = 0.0
         while True:
             response: httpx.Response | None = None
@@ -150,17 +156,19 @@ class Flows:
             except httpx.RequestError as error:
                 failure = error
             if response is not None and not wire.is_overload(response):
-                return response
-            now = self._timing.clock()
+                return response, lost
+            # An answer of 502 or 504 is a proxy's, which has heard nothing.
+            lost = lost or response is None or response.status_code in (502, 504)
+            now = self.timing.clock()
             first_failure = first_failure if attempt else now
             patience = self._patience if until is None else min(self._patience, until - first_failure)
             asked = 0.0 if response is None else self._retry_after(response)
-            delay = next_delay(attempt, now - first_failure, patience, asked, self._timing.random())
+            delay = next_delay(attempt, now - first_failure, patience, asked, self.timing.random())
             if failure is not None and (delay is None or not may_pass(failure)):
                 raise ConnectionFailedError(self._shown, failure) from failure
             if delay is None:
                 assert response is not None
-                return response
+                return response, lost
             if attempt == 0:
                 reason = failure if response is None else f"HTTP {response.status_code}"
                 logger.info("%s does not take it (%s); trying again for up to %g s", self._shown, reason, patience)

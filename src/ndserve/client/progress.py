@@ -1,10 +1,13 @@
-"""The bar on stderr. It needs rich; without it there is none."""
+"""The bars on stderr. They need rich; without it there are none."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+LARGE = 16 << 20
+"""Bytes from which on a transfer has a bar by itself; less has gone before one has read it."""
 
 
 @contextmanager
@@ -14,27 +17,21 @@ def progress_bar(label: str, total: int | None, wanted: bool | None) -> Iterator
     Raises:
         ImportError: the bar is asked for and rich is not installed.
     """
-    if wanted is False or (wanted is None and not sys.stderr.isatty()):
+    if not _is_shown(wanted):
         yield _nothing
         return
-    try:
-        from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            ProgressColumn,
-            Task,
-            TextColumn,
-            TimeElapsedColumn,
-            TimeRemainingColumn,
-        )
-        from rich.text import Text
-    except ModuleNotFoundError:
-        if wanted:
-            raise ImportError("the progress bar needs rich: pip install 'ndserve[client]'") from None
-        yield _nothing
-        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        ProgressColumn,
+        Task,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+    from rich.text import Text
 
     class Rate(ProgressColumn):
         """Items a second."""
@@ -50,5 +47,44 @@ def progress_bar(label: str, total: int | None, wanted: bool | None) -> Iterator
         yield lambda: bar.advance(counted)
 
 
-def _nothing() -> None:
+@contextmanager
+def transfer_bar(label: str, total: int, wanted: bool | None) -> Iterator[Callable[[int], None]]:
+    """Show how many of `total` bytes have gone; gives what is told that. `wanted` None: on a terminal, of a large file.
+
+    Raises:
+        ImportError: the bar is asked for and rich is not installed.
+    """
+    if (wanted is None and total < LARGE) or not _is_shown(wanted):
+        yield _nothing
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+
+    columns = [TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TransferSpeedColumn()]
+    columns += [TextColumn("left"), TimeRemainingColumn()]
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        counted = bar.add_task(label, total=total)
+        yield lambda sent: bar.update(counted, completed=sent)
+
+
+def _is_shown(wanted: bool | None) -> bool:
+    if wanted is False or (wanted is None and not sys.stderr.isatty()):
+        return False
+    try:
+        import rich  # noqa: F401
+    except ModuleNotFoundError:
+        if wanted:
+            raise ImportError("the progress bar needs rich: pip install 'ndserve[client]'") from None
+        return False
+    return True
+
+
+def _nothing(*told: int) -> None:
     return

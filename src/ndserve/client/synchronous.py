@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Any, Literal, TypeVar, overload
 
@@ -12,6 +13,7 @@ import httpx2 as httpx
 from ndserve.client import wire
 from ndserve.client.flows import Flow, Flows, Pages, check_map
 from ndserve.client.mapping import Lines, in_order
+from ndserve.client.models import Models
 from ndserve.client.retry import Timing
 from ndserve.client.wire import Inputs, Result
 from ndserve.types import Parameter
@@ -50,7 +52,7 @@ class Client:
         self._timing = timing or Timing()
         self._flows = Flows(url, patience, self._timing)
         self._timeout = timeout
-        self._options: dict[str, Any] = wire.http_options(timeout, headers, api_key)
+        self._connect = partial(httpx.Client, transport=transport, **wire.http_options(timeout, headers, api_key))
         self._transport = transport
         self._closed = threading.Event()
         self._http = self._connect()
@@ -67,6 +69,11 @@ class Client:
         """Close the connections, once no thread uses the client. A call that waits to try again gives up."""
         self._closed.set()
         self._http.close()
+
+    @property
+    def models(self) -> Models:
+        """The server's models: to list, load, unload, pin, upload and delete."""
+        return Models(self._flows, self._drive)
 
     def health_check(self) -> dict[str, Any]:
         """The server's own word on its health, as a document; `status` is "ready" when all is well.
@@ -247,9 +254,6 @@ class Client:
 
         connect = self._connect if self._transport is None else None
         return in_order(work, iterable, connect, concurrency, progress, return_errors, target)
-
-    def _connect(self) -> httpx.Client:
-        return httpx.Client(transport=self._transport, **self._options)
 
     def _drive(
         self,

@@ -16,6 +16,7 @@ import httpx2 as httpx
 import numpy as np
 
 from ndserve.client import texts
+from ndserve.client.body import Body
 from ndserve.client.errors import BY_CODE, FAILURES, REFUSALS, ServerError, TaskFailedError, UnexpectedAnswerError
 from ndserve.types import HostArray
 
@@ -45,7 +46,7 @@ class Call(NamedTuple):
     method: str
     url: str
     headers: Mapping[str, str] = {}
-    content: bytes | None = None
+    content: bytes | Body | None = None
     wait: float = 0.0
 
 
@@ -176,20 +177,31 @@ def document(response: httpx.Response) -> dict[str, Any]:
     Raises:
         UnexpectedAnswerError: it is something else.
     """
-    found = _json(response)
+    found = json_of(response)
     if not isinstance(found, dict):
         raise unexpected(response, "no JSON object")
     return found
 
 
-def error_of(response: httpx.Response, *, task_id: str | None = None) -> ServerError:
-    """The error that an answer reports. With `task_id` it is the answer of that task's result."""
-    problem = _json(response)
+def code_of(response: httpx.Response) -> str | None:
+    """The stable code of an answer that reports an error in ndserve's way."""
+    problem = json_of(response)
     code = problem.get("code") if isinstance(problem, dict) else None
-    if not isinstance(problem, dict) or not isinstance(code, str):
+    return code if isinstance(code, str) else None
+
+
+def error_of(response: httpx.Response, *, task_id: str | None = None, of_models: bool = False) -> ServerError:
+    """The error that an answer reports.
+
+    With `task_id` it is the answer of that task's result. With `of_models` what was asked concerns a model and no task:
+    then a model that does not load is an error of its own, and not what a task has failed of.
+    """
+    code = code_of(response)
+    if code is None:
         return unexpected(response, "an error that is not ndserve's")
+    problem = document(response)
     detail = str(problem.get("detail") or problem.get("title") or "no reason was given")
-    failed = code in FAILURES or (task_id is not None and code not in REFUSALS)
+    failed = not of_models and (code in FAILURES or (task_id is not None and code not in REFUSALS))
     kind = TaskFailedError if failed else BY_CODE.get(code, ServerError)
     return kind(response.status_code, code, detail, problem, task_id)
 
@@ -197,7 +209,8 @@ def error_of(response: httpx.Response, *, task_id: str | None = None) -> ServerE
 def is_overload(response: httpx.Response) -> bool:
     """Whether the same request may well succeed later: the server, or a proxy before it, is full or on its way up."""
     if response.status_code in (429, 503):
-        return True
+        # A task that has failed stays failed. So does a load for now: the server has waited for room before it said so.
+        return code_of(response) not in FAILURES
     # A proxy says so while the server restarts; from ndserve itself a 504 is a task that took too long.
     return response.status_code in (502, 504) and not _is_json(response)
 
@@ -221,7 +234,8 @@ def _is_json(response: httpx.Response) -> bool:
     return media_type == "application/json" or media_type.endswith("+json")
 
 
-def _json(response: httpx.Response) -> Any:
+def json_of(response: httpx.Response) -> Any:
+    """What an answer has as JSON; None where it has something else."""
     try:
         return json.loads(response.content)
     except (ValueError, RecursionError):

@@ -21,9 +21,6 @@ SETTLE_SECONDS = 0.5
 ROOM_SECONDS = 10.0
 """After how long a version is tried again for which there was no room."""
 
-MISHAP_SECONDS = 5.0
-"""After how long the repository is watched again where that came to an end."""
-
 
 class Settling:
     """Names that have changed, until they have been left alone for long enough. Pure."""
@@ -53,12 +50,17 @@ class Follower:
         root: Path,
         changes: Callable[[], AsyncGenerator[set[str], None]],
         clock: Callable[[], float],
+        mishap_seconds: float = 5.0,
     ) -> None:
-        """`changes` gives the names that have changed under `root`, and empty sets in between."""
+        """`changes` gives the names that have changed under `root`, and empty sets in between.
+
+        Where that comes to an end, the folder is watched again after `mishap_seconds`.
+        """
         self._takeover = takeover
         self._root = root
         self._changes = changes
         self._clock = clock
+        self._mishap_seconds = mishap_seconds
         self._settling = Settling()
         self._task: asyncio.Task[None] | None = None
         self._jobs: dict[str, asyncio.Task[None]] = {}
@@ -79,7 +81,7 @@ class Follower:
                 await self._follow()
             except Exception as error:  # whatever the watcher raises, the server goes on
                 logger.warning("the model folder cannot be watched, and is tried again: %s", error)
-            await asyncio.sleep(MISHAP_SECONDS)
+            await asyncio.sleep(self._mishap_seconds)
 
     async def _follow(self) -> None:
         caught_up = False

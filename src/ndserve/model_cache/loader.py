@@ -103,7 +103,7 @@ class Loader:
             raise
         reading = self._meter.end(info.key, cost.resident)
         if reading.alone is not None:
-            # Memory that others gave back meanwhile, or that was free already, must not make it look smaller than it is.
+            # Memory that others gave back meanwhile, or that was free before, must not make it look smaller than it is.
             alone = max(reading.alone, info.nbytes)
             self._costs.note(info, digest.whole, alone)
             reading = Reading(alone)

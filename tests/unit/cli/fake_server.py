@@ -38,6 +38,8 @@ class FakeServer(ThreadingHTTPServer):
         self.requests: list[Request] = []
         self.documents: dict[str, dict[str, Any]] = {}
         """By task id: what `GET /tasks/{id}` gives."""
+        self.models: list[dict[str, Any]] = []
+        """The documents of all versions of all models; `digits` of version 9 does not load."""
         self.results: dict[str, Reply] = {}
         self._lock = threading.Lock()
 
@@ -52,8 +54,10 @@ class FakeServer(ThreadingHTTPServer):
         with self._lock:
             self.requests.append(request)
             parts = request.path.strip("/").split("/")
-            if request.method == "POST" and len(parts) == 2:
+            if request.method == "POST" and len(parts) == 2 and parts[0] == "tasks":
                 return self._submit(parts[1], request)
+            if parts[0] == "models":
+                return self._model(parts[1:], request)
             if parts[0] == "result":
                 return self.results.get(parts[1]) or problem(404, "unknown_task", f"there is no task {parts[1]}")
             if parts == ["tasks"]:
@@ -77,6 +81,35 @@ class FakeServer(ThreadingHTTPServer):
         if parts[2:] == ["retry"]:
             return problem(409, "not_failed", "it has not failed")
         return document(200, known)
+
+    def _model(self, parts: list[str], request: Request) -> Reply:
+        if not parts:
+            account = {"budget_bytes": 4_000_000_000, "bytes": 1_500_000, "loads": 3, "evictions": 1}
+            return document(200, {"models": self.models, "processes": [], "memory": account})
+        if request.method == "PUT":
+            return self._upload(parts[0], parts[2], request)
+        asked = {"name": parts[0], "version": request.query.get("version")}
+        if parts[1:2] == ["versions"]:
+            asked["version"] = parts[2]
+        found = [each for each in self.models if all(value in (None, each[name]) for name, value in asked.items())]
+        if not found:
+            return problem(404, "unknown_target", f"there is no model {parts[0]}")
+        if request.method == "DELETE":
+            self.models = [each for each in self.models if each not in found]
+            return Reply(204, "application/json", b"")
+        if parts[1:] == ["load"] and "9" in [each["version"] for each in found]:
+            return problem(422, "invalid_model", "it does not load")
+        return document(200, found)
+
+    def _upload(self, name: str, version: str, request: Request) -> Reply:
+        if not request.body.startswith(b"a model"):
+            return problem(422, "invalid_model", "the file is not an ONNX model")
+        there = [each for each in self.models if (each["name"], each["version"]) == (name, version)]
+        if there and "replace" not in request.query:
+            return problem(409, "conflict", f"{name} has a version {version}")
+        new = {"name": name, "version": version, "state": "READY", "bytes": {"file": len(request.body)}}
+        self.models.append(new)
+        return document(200 if there else 201, new)
 
 
 def document(status: int, values: Any) -> Reply:
@@ -118,11 +151,12 @@ class _Handler(BaseHTTPRequestHandler):
         reply = self.server.reply(Request(self.command, unquote(url.path), dict(parse_qsl(url.query)), headers, body))
         self.send_response(reply.status)
         self.send_header("content-type", reply.media_type)
-        self.send_header("content-length", str(len(reply.body)))
+        if reply.status != 204:
+            self.send_header("content-length", str(len(reply.body)))
         self.end_headers()
         self.wfile.write(reply.body)
 
-    do_GET = do_POST = do_DELETE = _answer  # noqa: N815 - the names that http.server looks for
+    do_GET = do_POST = do_PUT = do_DELETE = _answer  # noqa: N815 - the names that http.server looks for
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the parent's name for it
         """Nothing: stderr is what the tests look at."""

@@ -11,7 +11,7 @@ import pytest
 from tests.unit.cli.conftest import Ndserve
 from tests.unit.cli.fake_server import FakeServer
 
-COMMANDS = ("serve", "submit", "result", "map", "tasks", "status", "cancel", "retry")
+COMMANDS = ("serve", "submit", "result", "map", "tasks", "status", "cancel", "retry", "models")
 
 WITHOUT = """
 import sys

@@ -76,12 +76,12 @@ def sent(axes: Any = ("batch", 4)) -> dict[str, bytes]:
 
 @asynccontextmanager
 async def managing(
-    root: Path, *processes: Process, shelf: Revisions | None = None
+    root: Path, *processes: Process, shelf: Revisions | None = None, **options: Any
 ) -> AsyncIterator[tuple[Management, InferenceService]]:
-    """A started service for what lies in the repository, and its management."""
+    """A started service for what lies in the repository, and its management; `options` are those of `rig.serving`."""
     shelf = shelf or Revisions()
-    models = repository.scan(root)
-    async with serving(*processes, models=models, shelf=shelf, budget=1 << 20, gates=[shelf.gate]) as service:
+    options = {"models": repository.scan(root), "shelf": shelf, "budget": 1 << 20, "gates": [shelf.gate], **options}
+    async with serving(*processes, **options) as service:
         management = Management(service, root)
         try:
             yield management, service
