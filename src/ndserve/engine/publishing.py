@@ -117,8 +117,10 @@ class Publishing:
         is_new = await self.check(name, info.version, replaces=replaces)
         target = self._targets.prepare(info)
         assert target is not None  # one that cannot be served has been refused
+        former = [each for each in self._targets.versions(name) if each.version == info.version]
+        default = self._targets.default(name)
         try:
-            await takeover.warm(target, self._targets.versions(name))
+            await takeover.warm(target, former if default is None else [*former, default])
             await asyncio.to_thread(upload.commit, replaces)
             there = await asyncio.to_thread(read_repository, self._root, name)
         except ModelLoadError as error:

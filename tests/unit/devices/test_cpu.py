@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from ndserve.devices import cpu
 from ndserve.devices.cpu import CpuDevice
 from ndserve.types import HostArray
 
@@ -63,3 +66,42 @@ def test_a_small_view_of_memory_that_is_not_numpys_is_copied() -> None:
 def test_a_copy_holds_the_same_values() -> None:
     large = np.arange(10_000.0).reshape(100, 100)
     assert CpuDevice().to_host(large[::50, ::50]).tolist() == [[0, 50], [5000, 5050]]
+
+
+def group(folder: Path, limit: str, current: int, inactive: int, *, first: bool = False) -> tuple[Path, str, str]:
+    """A control group as the kernel shows it, in its second version or the `first`."""
+    names = ("memory.limit_in_bytes", "memory.usage_in_bytes") if first else ("memory.max", "memory.current")
+    (folder / names[0]).write_text(f"{limit}\n")
+    (folder / names[1]).write_text(f"{current}\n")
+    (folder / "memory.stat").write_text(f"anon 5\n{'total_' if first else ''}inactive_file {inactive}\nx 1\n")
+    return folder, *names
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_container_has_what_its_limit_leaves_and_what_its_cache_would_give(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: bool
+) -> None:
+    monkeypatch.setattr(cpu, "_GROUPS", [group(tmp_path, "1000000", 600_000, 100_000, first=first)])
+    memory = CpuDevice().memory()
+    assert (memory.free, memory.total) == (500_000, 1_000_000)
+
+
+@pytest.mark.parametrize("limit", ["max", str(1 << 63)])
+def test_a_group_without_a_limit_leaves_the_whole_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str
+) -> None:
+    monkeypatch.setattr(cpu, "_GROUPS", [])
+    total = CpuDevice().memory().total
+    monkeypatch.setattr(cpu, "_GROUPS", [group(tmp_path, limit, 5, 0)])
+    assert CpuDevice().memory().total == total
+
+
+def test_a_container_over_its_limit_has_nothing_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu, "_GROUPS", [group(tmp_path, "1000", 5000, 0)])
+    assert CpuDevice().memory().free == 0
+
+
+def test_what_the_process_uses_grows_with_what_it_takes() -> None:
+    before = CpuDevice().memory().used
+    array = np.ones(8_000_000)
+    assert CpuDevice().memory().used - before > array.nbytes // 2
