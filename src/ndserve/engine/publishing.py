@@ -94,7 +94,8 @@ class Publishing:
                 what = f"model {name!r} version {version}" if version else f"model {name!r}"
                 raise UnknownTargetError(f"the model repository has no {what}; GET /models lists what there is")
             left = [info for info in there if info not in doomed]
-            if management.takeover.follows(name) or not left:
+            unloaded = name in self._targets.withdrawn
+            if management.takeover.follows(name) or (unloaded and not left):
                 try:
                     await management.takeover.adopt(name, left)
                 except NdserveError as error:
@@ -123,13 +124,17 @@ class Publishing:
             await takeover.warm(target, former if default is None else [*former, default])
             await asyncio.to_thread(upload.commit, replaces)
             there = await asyncio.to_thread(read_repository, self._root, name)
+            placed = next((each for each in there if each.version == info.version), None)
+            if placed is None:
+                raise ConflictError(
+                    f"model {name!r} version {info.version} was removed from the model folder meanwhile"
+                )
         except ModelLoadError as error:
             takeover.drop([target])
             raise InvalidModelError(error.message) from None
         except BaseException:
             takeover.drop([target])
             raise
-        (placed,) = [each for each in there if each.version == info.version]
         # The same file under another path: what is loaded stays loaded.
         ready = moved(target, replace(placed, revision=target.revision))
         cache.move(ready.models[0])
