@@ -126,9 +126,7 @@ class Publishing:
             there = await asyncio.to_thread(read_repository, self._root, name)
             placed = next((each for each in there if each.version == info.version), None)
             if placed is None:
-                raise ConflictError(
-                    f"model {name!r} version {info.version} was removed from the model folder meanwhile"
-                )
+                raise ConflictError(f"model {name!r} version {info.version} was removed from the folder meanwhile")
         except ModelLoadError as error:
             takeover.drop([target])
             raise InvalidModelError(error.message) from None
