@@ -10,7 +10,7 @@ Where each class arises on the way of a request::
              -> service   UnknownTargetError, UnavailableError, InvalidInputError, QueueFullError, ShuttingDownError,
                         ConflictError
              -> stores    StoreFullError, StoreUnavailableError
-             -> cache     ModelLoadError, ModelTooLargeError, ModelMemoryFullError
+             -> cache     ModelLoadError, ModelChangedError, ModelTooLargeError, ModelMemoryFullError
              -> uploads   InvalidModelError, DigestMismatchError, ConflictError, StoreFullError
              -> lane      ExecutionError, EngineDeadError
     back       service   TaskFailedError, TaskTimeoutError, InterruptedTaskError, GroupFailedError, GoneError,
@@ -235,6 +235,14 @@ class ModelLoadError(NdserveError):
 
     code = "model_load_failed"
     status = 500
+
+
+class ModelChangedError(ModelLoadError):
+    """The model's files are no longer those that were read. They are read anew in a moment."""
+
+    code = "model_changed"
+    status = 503
+    retry_after = 1
 
 
 class ModelTooLargeError(NdserveError):

@@ -222,12 +222,12 @@ def _cache(settings: Settings, device: Device, clock: Callable[[], float]) -> Mo
     """
     budget = budget_of(settings.model_memory, device.memory(), is_gpu=device.name != "cpu")
     logger.info("models: at most %d bytes loaded (--model-memory %s)", budget, settings.model_memory)
-    kept = settings.cache_optimized
+    kind, kept = device.name.partition(":")[0], settings.cache_optimized
     optimized = OptimizedModels(settings.data_dir / "optimized", kept) if kept else None
     loader = Loader(
         device,
         partial(Session.open, device=device, threads=settings.cpu_threads, optimized=optimized),
-        Costs(settings.costs_file, f"{device.name.partition(':')[0]} {RUNTIME}", budget),
+        Costs(settings.costs_file, f"{kind} {RUNTIME}", budget, on_host=kind == "cpu"),
         AllowedDigests.read(settings.allow_digests) if settings.allow_digests else None,
         settings.max_batch_size,
     )

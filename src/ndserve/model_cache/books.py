@@ -72,7 +72,7 @@ class Books:
             model.nbytes = reading.alone
             if reading.alone <= self.budget:  # else it is measured again, since others may have taken memory meanwhile
                 least = min(reading.alone, cost.resident) if cost.measured else reading.alone
-                model.cost = Cost(least, least + model.info.largest, measured=True)
+                model.cost = Cost(least, least + cost.loading - cost.resident, measured=True)
         for key, nbytes in reading.together.items():
             other = self.models.get(key)
             if other is not None and other.session is not None:

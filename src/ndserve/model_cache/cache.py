@@ -57,6 +57,7 @@ class ModelCache:
         self._line: list[Wanted] = []
         self._turn = asyncio.Lock()  # wakes those who wait in the order in which they came
         self._room = asyncio.Event()
+        self._refusal: Refusal | None = None  # of the first in line
         self._loads = loads
         self._books = Books(budget, clock, loads.gone, self._room.set)
         self._jobs = Jobs(loads, self._books, clock, patience.load_retry)
@@ -85,11 +86,11 @@ class ModelCache:
 
     @property
     def room_wanted(self) -> bool:
-        """Whether callers of `loaded` wait in line for room.
+        """Whether callers of `loaded` wait in line for room that leases hold.
 
         Who leases evictable models again and again keeps them waiting, and should now ask for `loaded` first.
         """
-        return bool(self._line)
+        return bool(self._line) and (self._refusal is None or self._refusal.leases_would_do)
 
     def resident(self, info: ModelInfo) -> Residency | None:
         """The model's entry; None where it is not loaded, or not yet."""
@@ -155,7 +156,7 @@ class ModelCache:
             ShuttingDownError: the cache was closed.
         """
         wanted = {info.key: info for info in infos}
-        self._check_size(wanted, {key: info.nbytes for key, info in wanted.items()})
+        self._check_size(wanted, {key: info.nbytes for key, info in wanted.items()}, 0)
         if not again:
             for info in wanted.values():
                 self._jobs.check_failure(self.known(info))
@@ -212,7 +213,9 @@ class ModelCache:
             job = self._jobs.price(model)
             if job is not None:
                 await self._jobs.end_of(job)
-        self._check_size(wanted, {model.info.key: model.takes for model in models})
+        missing = [model for model in models if model.session is None and not model.loading]
+        more = max((model.info.largest for model in missing), default=0)
+        self._check_size(wanted, {model.info.key: model.takes for model in models}, more)
 
     async def _enter(self, wanted: Wanted, instead_of: Collection[ModelKey]) -> list[Residency]:
         """Wait in line for room for all that is wanted, and lease it."""
@@ -222,7 +225,7 @@ class ModelCache:
             async with asyncio.timeout(self._patience.load_wait) as waiting, self._turn:
                 deadline = waiting.when()
                 while not isinstance(models := self._admit(wanted, instead_of), list):
-                    refusal = models
+                    self._refusal = refusal = models
                     # What goes for it closes by itself, and is not waited for in vain.
                     waiting.reschedule(None if refusal is None else deadline)
                     self._room.clear()
@@ -232,6 +235,8 @@ class ModelCache:
             raise self._full(wanted, refusal) from None
         finally:
             self._line.remove(wanted)
+            if refusal is self._refusal:
+                self._refusal = None
 
     def _admit(self, wanted: Wanted, instead_of: Collection[ModelKey]) -> list[Residency] | Refusal | None:
         """Begin the loads of what is wanted, and lease it, all at once; None while what goes for it is being closed."""
@@ -239,7 +244,12 @@ class ModelCache:
         books = self._books
         models = [books.entry(info) for info in wanted.values()]
         missing = [model for model in models if model.session is None and not model.loading]
-        need = sum(model.expected.loading for model in missing)
+        resident = sum(model.expected.resident for model in missing)
+        more = max((model.expected.loading - model.expected.resident for model in missing), default=0)
+        # One that is too large for that gets all that there is: it fits, if its largest weight may be there twice.
+        present = sum(model.nbytes for model in models if model not in missing)
+        more = min(more, books.budget - present - resident)
+        need = resident + more
         # Those that are to be replaced go last: they serve until their successors are there.
         refusal = books.make_room(need, wanted)
         if refusal is not None and instead_of:
@@ -248,16 +258,17 @@ class ModelCache:
             return refusal
         if books.nbytes + need > books.budget or any(model.closing for model in models):
             return None
-        for model in missing:
-            self._jobs.load(model)
+        self._jobs.load(missing, more)
         for model in models:
             model.leases += 1
         return models
 
-    def _check_size(self, wanted: Wanted, sizes: Mapping[ModelKey, int]) -> None:
-        if sum(sizes.values()) > self.budget:
+    def _check_size(self, wanted: Wanted, sizes: Mapping[ModelKey, int], more: int) -> None:
+        """`more` is what loading one of them takes at least beyond the sizes of all."""
+        if sum(sizes.values()) + more > self.budget:
             each = ", ".join(f"{name}/{version} ({nbytes} bytes)" for (name, version, _), nbytes in sizes.items())
-            message = f"{each} cannot be loaded: the model cache has {self.budget} bytes in all (--model-memory)"
+            beside = f" and {more} more while it is loaded" if more else ""
+            message = f"{each}{beside} cannot be had: the model cache has {self.budget} bytes in all (--model-memory)"
             if len(wanted) == 1:  # of a set, no one model is to blame
                 (info,) = wanted.values()
                 self._jobs.fail(self._books.entry(info), message)

@@ -45,6 +45,11 @@ class Refusal(NamedTuple):
     pinned: int
     loading: int
 
+    @property
+    def leases_would_do(self) -> bool:
+        """Whether there would be enough if all leases ended."""
+        return self.need <= self.free + self.leased
+
     def __str__(self) -> str:
         return (
             f"{self.need} bytes more are needed, and idle models hold {self.free};"

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TypeVar
 
-from ndserve.errors import ModelLoadError, NdserveError, ShuttingDownError
+from ndserve.errors import ModelChangedError, ModelLoadError, NdserveError, ShuttingDownError
 from ndserve.model_cache.books import Books
 from ndserve.model_cache.residency import Job, Loads, Residency
 from ndserve.model_info import ModelInfo
@@ -52,11 +52,20 @@ class Jobs:
             model.pricing = asyncio.create_task(self._find_cost(model))
         return model.pricing
 
-    def load(self, model: Residency) -> None:
-        """Begin to load a model, which is booked from now on."""
-        model.nbytes = model.expected.loading
-        model.load = asyncio.create_task(self._load(model))
-        model.load.add_done_callback(lambda _: self._books.let_go(model))
+    def load(self, models: Sequence[Residency], more: int) -> None:
+        """Begin to load models, one after the other, which are booked from now on.
+
+        `more` is what the one that is being loaded may take beyond what it keeps. It is booked until the last is there.
+        """
+        before: Job | None = None
+        for model in models:
+            model.nbytes = model.expected.resident + (more if model is models[-1] else 0)
+            before = model.load = asyncio.create_task(self._load(model, before))
+            before.add_done_callback(partial(self._ended, model))
+
+    def _ended(self, model: Residency, job: Job) -> None:
+        """See off a model that was dropped while it loaded."""
+        self._books.let_go(model)
 
     async def end_of(self, job: Job) -> None:
         """Wait for a job that others may wait for, too.
@@ -110,7 +119,9 @@ class Jobs:
         model.cost = found
         return None
 
-    async def _load(self, model: Residency) -> NdserveError | None:
+    async def _load(self, model: Residency, before: Job | None) -> NdserveError | None:
+        if before is not None:
+            await asyncio.wait([before])
         began, cost = self._clock(), model.expected
         work = partial(self._loads.load, model.info, cost, judge=model.verdict is None)
         loaded = await self._on_loader(model, work)
@@ -132,8 +143,11 @@ class Jobs:
         """What `work` gives on a loader's thread, or why it fails, which is remembered."""
         try:
             return await asyncio.get_running_loop().run_in_executor(self._loaders, work)
+        except ModelChangedError as error:
+            self._books.cancel(model)
+            return ModelChangedError(error.message)
         except ModelLoadError as error:
-            failed = error.with_traceback(None)  # whose frames would keep what they hold
+            failed = ModelLoadError(error.message)  # a new one, since frames that it came through hold the session
         except Exception as error:
             name, version, _ = model.info.key
             logger.exception("model %s/%s does not load", name, version)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from ndserve.devices.base import Device
-from ndserve.errors import ModelLoadError
+from ndserve.errors import ModelChangedError
 from ndserve.model_cache import batch_safety
 from ndserve.model_cache.costs import Cost, Costs
 from ndserve.model_cache.digests import AllowedDigests, ContentDigest, digest_of
@@ -74,8 +74,7 @@ class Loader:
             found = self._digests.get(info.stamp)
         if found is None:
             found = digest_of(info)
-            if info.stamp and stamp_of(info.path) != info.stamp[:STAMP]:
-                raise ModelLoadError(f"model {info.name!r} version {info.version} has changed since it was read")
+            _check_unchanged(info)
             with self._lock:
                 self._digests[info.stamp] = found
                 while len(self._digests) > MAX_DIGESTS:
@@ -88,6 +87,7 @@ class Loader:
         return None if found is None else found.whole
 
     def load(self, info: ModelInfo, cost: Cost, *, judge: bool) -> Loaded:
+        _check_unchanged(info)
         digest = self.digest(info)
         if self._allowed is not None:
             self._allowed.check(digest)
@@ -101,6 +101,8 @@ class Loader:
         except BaseException:
             self._meter.fail()
             raise
+        finally:
+            _give_back()
         reading = self._meter.end(info.key, cost.resident)
         if reading.alone is not None:
             # Memory that others gave back meanwhile, or that was free before, must not make it look smaller than it is.
@@ -110,6 +112,7 @@ class Loader:
         return Loaded(session, reading, verdict)
 
     def gone(self, nbytes: int) -> None:
+        _give_back()
         self._meter.gone(nbytes)
 
     def _try(self, info: ModelInfo, session: Session, *, judge: bool) -> Batching | None:
@@ -120,10 +123,24 @@ class Loader:
         return batch_safety.at_load(run, info) if judge else None
 
     def _used(self) -> int:
-        """Bytes in use, once the allocator has given back what it merely keeps."""
-        if _trim is not None:
-            _trim(0)
+        """Bytes in use, without those that the allocator merely keeps."""
+        _give_back()
         return self._device.memory().used
+
+
+def _check_unchanged(info: ModelInfo) -> None:
+    try:
+        unchanged = not info.stamp or stamp_of(info.path) == info.stamp[:STAMP]
+    except OSError:
+        unchanged = False
+    if not unchanged:
+        raise ModelChangedError(f"the file of model {info.name!r} version {info.version} has changed since it was read")
+
+
+def _give_back() -> None:
+    """Have the allocator give back what it merely keeps."""
+    if _trim is not None:
+        _trim(0)
 
 
 def _find_trim() -> Callable[[int], int] | None:

@@ -109,8 +109,8 @@ class Residency:
 
     @property
     def takes(self) -> int:
-        """Bytes that have to be free of others for it, now or to load it."""
-        return self.nbytes if self.session is not None or self.loading else self.expected.loading
+        """Bytes that it keeps, or will keep."""
+        return self.nbytes if self.session is not None else self.expected.resident
 
     @property
     def away(self) -> bool:

@@ -124,7 +124,7 @@ def test_a_load_that_all_callers_gave_up_ends_before_its_room_is_taken() -> None
                 await ticks(3)
                 other = asyncio.create_task(use(cache, B))
                 await ticks(3)
-                assert cache.room_wanted
+                assert cache.loading(B)
             await settle(cache)
             assert other.done()
             assert (loads.opened, loads.alive_before) == (["a", "b"], [set(), set()])
