@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Callable, Iterable
 from pathlib import Path
 
 from ndserve.engine.takeover import Takeover
-from ndserve.errors import ModelMemoryFullError, NdserveError
+from ndserve.errors import ModelMemoryFullError, NdserveError, StartupError
 from ndserve.model_cache import repository
 from ndserve.model_info import ModelInfo
 
@@ -90,7 +90,7 @@ class Follower:
                 now = self._clock()
                 self._settling.note(names, now + SETTLE_SECONDS)
                 if not caught_up:
-                    self._settling.note(await self._missed(), now)
+                    self._settling.note(await self._missed(), now + SETTLE_SECONDS)
                     caught_up = True
                 for name in self._settling.take(now):
                     self._begin(name, now)
@@ -98,8 +98,11 @@ class Follower:
     async def _missed(self) -> list[str]:
         """The names that have changed while nobody watched."""
         found: dict[str, list[ModelInfo]] = {}
-        for info in await asyncio.to_thread(repository.scan, self._root):
-            found.setdefault(info.name, []).append(info)
+        try:
+            for info in await asyncio.to_thread(repository.scan, self._root):
+                found.setdefault(info.name, []).append(info)
+        except StartupError:  # one model lies there twice, which is for its own refresh to tell
+            return await asyncio.to_thread(repository.names, self._root)
         return [name for name in {*found, *self._takeover.names()} if self._takeover.differs(name, found.get(name, []))]
 
     def _begin(self, name: str, now: float) -> None:

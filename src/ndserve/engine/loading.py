@@ -51,7 +51,7 @@ class Loading:
 
     def may_run(self, target: Target) -> bool:
         """Whether its models are there, and it is not their turn to make room for somebody who waits."""
-        if target.key in self._served and not all(info.options.pinned for info in target.models):
+        if target.key in self._served and not all(self._cache.known(info).pinned for info in target.models):
             return False
         return all(self._cache.resident(info) for info in target.models)
 

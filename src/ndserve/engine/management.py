@@ -108,7 +108,8 @@ class Management:
         Raises:
             UnknownTargetError, ModelLoadError, UnavailableError: there is none, or it does not load.
         """
-        await self.takeover.warm(self._targets.find(name, version))
+        async with self.takeover.once.hold(name):
+            await self.takeover.warm(self._targets.find(name, version))
 
     async def unload(self, name: str, *, dependents: bool = False) -> None:
         """Have nothing answer to the name any more, and free its memory once the tasks that it has are done.
@@ -135,9 +136,14 @@ class Management:
             UnknownTargetError, ModelLoadError, UnavailableError: there is none.
         """
         found = self._targets.find(name, version)
+        if found.process is not None:
+            raise UnknownTargetError(f"{name!r} is a process, and only models can be pinned")
+        pins = self.takeover.pins
+        if version is None:
+            for key in [key for key in pins if key[0] == name]:
+                del pins[key]
+        pins[name, version] = pinned
         for target in [found] if version is not None else self._targets.versions(name):
-            if target.process is not None:
-                raise UnknownTargetError(f"{name!r} is a process, and only models can be pinned")
             self.service.cache.pin(target.models[0], pinned=pinned)
             logger.info("%s/%s is %s", name, target.version, "pinned" if pinned else "no longer pinned")
 

@@ -118,10 +118,14 @@ class Publishing:
         is_new = await self.check(name, info.version, replaces=replaces)
         target = self._targets.prepare(info)
         assert target is not None  # one that cannot be served has been refused
-        former = [each for each in self._targets.versions(name) if each.version == info.version]
         default = self._targets.default(name)
+        replaced = [
+            each
+            for each in self._targets.versions(name)
+            if each.version == info.version or (each is default and int(each.version) < int(info.version))
+        ]
         try:
-            await takeover.warm(target, former if default is None else [*former, default])
+            await takeover.warm(target, replaced)
             await asyncio.to_thread(upload.commit, replaces)
             there = await asyncio.to_thread(read_repository, self._root, name)
             placed = next((each for each in there if each.version == info.version), None)

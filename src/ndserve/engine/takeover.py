@@ -31,6 +31,8 @@ class Takeover:
         """What clients have sent, by the name that it answers to."""
         self.faults: dict[tuple[str, str], str] = {}
         """Why what lies in the repository as this name and version is not what is served."""
+        self.pins: dict[tuple[str, str | None], bool] = {}
+        """What clients have said of pins, by name and version, or by name for all versions."""
         self._service = service
         self._targets = service.targets
         self._retiring = retiring
@@ -111,9 +113,11 @@ class Takeover:
                 target = ready if ready is not None and ready.version == info.version else self._targets.prepare(info)
                 if target is not None and target is not former:
                     fresh.append(target)
-                due = former is not None or not proven or _is_newer(target, current)
-                takes_over = due and target not in (former, ready)
-                fault = await self._fault(info, target, [each for each in (former, current) if each], trial=takes_over)
+                newer = _is_newer(target, current)
+                again = eager and newer and target is former  # it did not load before
+                takes_over = again or ((former is not None or not proven or newer) and target not in (former, ready))
+                replaced = [each for each in (former, current if newer else None) if each is not None]
+                fault = await self._fault(info, target, replaced, trial=takes_over)
                 proven = proven or (takes_over and fault is None)
                 answers = former if fault is not None and former is not None else target
                 if answers is None or not (fault is None or former or _is_its_own(fault)):
@@ -128,6 +132,7 @@ class Takeover:
             self.drop(fresh)
             raise
         self.drop([target for target in fresh if target not in kept])
+        self._keep_pins(target for target in fresh if target in kept)
         self._note_faults(name, served, failures)
         former_folder = self.folders.pop(name, None)
         if folder is not None:
@@ -160,8 +165,16 @@ class Takeover:
     def drop(self, targets: Iterable[Target]) -> None:
         """Let go of models that nothing has come of."""
         for target in targets:
+            self._targets.forgive(target)
             for info in target.models:
                 self._service.cache.drop(info)
+
+    def _keep_pins(self, targets: Iterable[Target]) -> None:
+        """What a client has said of a model's pin holds for its new files, and for its new versions."""
+        for target in targets:
+            pinned = self.pins.get((target.name, target.version), self.pins.get((target.name, None)))
+            if pinned is not None:
+                self._service.cache.pin(target.models[0], pinned=pinned)
 
     def _note_faults(self, name: str, served: Iterable[str], failures: dict[str, NdserveError]) -> None:
         for version in [version for known, version in self.faults if known == name]:

@@ -88,7 +88,9 @@ class Targets:
             if target is not None:
                 return target
         if name in self.withdrawn:
-            raise UnavailableError(f"{name!r} cannot be asked now: {self.withdrawn[name].reason}")
+            reason = self.withdrawn[name].reason
+            remedy = f"; POST /models/{name}/load brings it back" if reason == UNLOADED else ""
+            raise UnavailableError(f"{name!r} cannot be asked now: {reason}{remedy}")
         for (broken, number), info in self.broken.items():
             if broken == name and version in (None, number):
                 raise ModelLoadError(f"model {name!r} version {number} cannot be served: {info.problem}")
@@ -125,6 +127,10 @@ class Targets:
             self._failing.discard(info.key)
         self.changes += 1
         return self._adapt_processes()
+
+    def forgive(self, target: Target) -> None:
+        """Drop what is known of the loads of a target that nothing has come of."""
+        self._failing.difference_update(target.model_keys)
 
     def prepare(self, info: ModelInfo) -> Target | None:
         """The target for a version of a model, which nobody finds yet; None where it cannot be served.

@@ -214,7 +214,7 @@ class ModelCache:
             if job is not None:
                 await self._jobs.end_of(job)
         missing = [model for model in models if model.session is None and not model.loading]
-        more = max((model.info.largest for model in missing), default=0)
+        more = max((model.expected.least_more(model.info) for model in missing), default=0)
         self._check_size(wanted, {model.info.key: model.takes for model in models}, more)
 
     async def _enter(self, wanted: Wanted, instead_of: Collection[ModelKey]) -> list[Residency]:

@@ -30,6 +30,10 @@ class Cost(NamedTuple):
     loading: int
     measured: bool
 
+    def least_more(self, info: ModelInfo) -> int:
+        """The least that it takes beyond that while it is being loaded: its largest weight is there twice."""
+        return min(info.largest, self.loading - self.resident)
+
 
 class Costs:
     """The book of what was measured. Called by the loaders' threads."""

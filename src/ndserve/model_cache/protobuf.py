@@ -39,11 +39,20 @@ class Span(NamedTuple):
 Message: TypeAlias = memoryview | Span
 
 
+VARINT, LENGTH = 0, 2
+"""The wire types of numbers, and of texts and messages."""
+
+
 class Value(NamedTuple):
-    """One protobuf field: a number for varints, bytes for everything that has a length."""
+    """One protobuf field: a number for varints, bytes for everything that has a length. The wire type says which.
+
+    A field of another wire type than the one that it should have is not that field to any reader of protobuf. To look
+    at it all the same would be to read another model than onnxruntime does.
+    """
 
     number: int
     bytes: Message
+    kind: int = LENGTH
 
 
 class CutOffError(ValueError):
@@ -59,7 +68,7 @@ _NOTHING = memoryview(b"")
 
 
 def all_of(message: Message, number: int) -> Iterator[Message]:
-    return (value.bytes for found, value in fields_of(message) if found == number)
+    return (value.bytes for found, value in fields_of(message) if found == number and value.kind == LENGTH)
 
 
 def text_of(message: Message, number: int) -> str:
@@ -70,7 +79,9 @@ def text_of(message: Message, number: int) -> str:
 
 
 def integer_of(message: Message, number: int) -> int | None:
-    return last_of((value.number for found, value in fields_of(message) if found == number), None)
+    return last_of(
+        (value.number for found, value in fields_of(message) if found == number and value.kind == VARINT), None
+    )
 
 
 def last_of(values: Iterator[T], default: D) -> T | D:
@@ -107,12 +118,13 @@ def fields_of(message: Message) -> Iterator[tuple[int, Value]]:
             window, begin = message.read(position, SHORT), position
         tag, at = _varint(window, position - begin)
         number, wire_type = tag >> 3, tag & 7
-        value = Value(0, _NOTHING)
-        if not number:
-            raise ValueError("a field has no number")
+        value = Value(0, _NOTHING, wire_type)
+        # Other readers take the lower 32 bits of a longer tag, and so another field.
+        if not number or tag >> 32:
+            raise ValueError("a field has no number, or one that is too long")
         if wire_type == 0:
             content, at = _varint(window, at)
-            value = Value(content, _NOTHING)
+            value = Value(content, _NOTHING, VARINT)
         elif wire_type == 2:
             length, at = _varint(window, at)
             start, at = at, at + length

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import re
 from typing import Annotated
 
@@ -18,6 +19,7 @@ from ndserve.errors import (
     InvalidParameterError,
     MalformedBodyError,
     ModelLoadError,
+    UnavailableError,
     UnknownTargetError,
     UnsupportedEncodingError,
 )
@@ -143,9 +145,13 @@ async def load(management: ManagementOf, name: str, version: Version = None) -> 
     summary="Have nothing answer to the name until it is loaded, and free its memory",
     responses=problem_answers(UNKNOWN),
 )
-async def unload(management: ManagementOf, name: str) -> list[ModelView]:
-    await management.unload(name)
-    return versions(management, name)
+async def unload(request: Request, management: ManagementOf, name: str) -> list[ModelView]:
+    if request.query_params:
+        raise InvalidParameterError("unload takes a model as a whole; it has no parameters")
+    # Whoever lost the answer may ask again.
+    with contextlib.suppress(UnavailableError):
+        await management.unload(name)
+    return _known(management, name)
 
 
 @router.post("/models/{name}/pin", summary="Keep a model loaded once it is", responses=problem_answers(UNKNOWN))

@@ -107,14 +107,22 @@ def test_a_repository_that_is_gone_is_told_and_what_is_served_goes_on(server: In
     assert server.http.post("/v2/models/m/infer", content=document(FOUR)).status_code == 200
 
 
-def test_a_model_that_failed_to_load_is_not_ready_and_says_why(server: InProcessServer, tmp_path: Path) -> None:
+def test_a_file_that_changed_is_loaded_once_it_has_been_read_anew(server: InProcessServer, tmp_path: Path) -> None:
     path = tmp_path / "models" / "m" / "1" / "model.onnx"
     path.write_bytes(path.read_bytes() + b"\x72\x00")
     refused(server.http.post("/v2/models/m/infer", content=document(FOUR)), 503, "changed since it was read")
-    told = server.http.get("/v2/models/m/ready")
-    assert (told.status_code, told.json()["ready"], "changed" in told.json()["error"]) == (400, False, True)
-    done(load(server))
     assert server.http.get("/v2/models/m/ready").status_code == 200
+    done(load(server))
+    assert server.http.post("/v2/models/m/infer", content=document(FOUR)).status_code == 200
+
+
+def test_a_model_that_failed_to_load_is_not_ready_and_says_why(tmp_path: Path) -> None:
+    onnx_models.save(onnx_models.double(), tmp_path / "models", "m")
+    (tmp_path / "allowed").write_text("0" * 64)
+    with serving(models=tmp_path / "models", allow_digests=tmp_path / "allowed") as server:
+        refused(server.http.post("/v2/models/m/infer", content=document(FOUR)), 503, "--allow-digests")
+        told = server.http.get("/v2/models/m/ready")
+        assert (told.status_code, told.json()["ready"], "digests" in told.json()["error"]) == (400, False, True)
 
 
 def test_a_process_is_unloaded_and_loaded(server: InProcessServer) -> None:

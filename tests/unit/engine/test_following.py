@@ -65,6 +65,8 @@ async def following(
         changes = Changes(clock)
         follower = Follower(management.takeover, root, changes, clock)
         follower.start()
+        await changes.give()
+        await changes.give()  # taken when the first one has been seen to the end
         try:
             yield changes, follower, management, service
         finally:
@@ -86,7 +88,6 @@ def versions(service: InferenceService, name: str = "m") -> list[str]:
 def test_a_change_is_looked_at_once_it_has_settled(tmp_path: Path) -> None:
     async def main() -> None:
         async with following(tmp_path) as (changes, follower, _, service):
-            await changes.give()
             lay(tmp_path)
             await changes.give("m")
             await changes.give(after=SETTLE_SECONDS / 2)
@@ -103,12 +104,18 @@ def test_what_changed_before_anybody_watched_is_found(tmp_path: Path) -> None:
     async def main() -> None:
         lay(tmp_path)
         lay(tmp_path, "gone")
-        async with following(tmp_path) as (changes, follower, _, service):
+        clock = Clock()
+        async with managing(tmp_path, clock=clock) as (management, service):
             lay(tmp_path, version=2)
             (tmp_path / "gone" / "1" / "model.onnx").unlink()
+            changes = Changes(clock)
+            follower = Follower(management.takeover, tmp_path, changes, clock)
+            follower.start()
             await changes.give()
+            await changes.give(after=SETTLE_SECONDS)
             await changes.give()
             await done(follower)
+            await follower.close()
             assert (versions(service), versions(service, "gone")) == (["1", "2"], [])
 
     run(main())
@@ -120,7 +127,6 @@ def test_a_slow_load_does_not_hold_up_another_name(tmp_path: Path) -> None:
         shelf = Revisions()
         lay(tmp_path, "slow")
         async with following(tmp_path, shelf) as (changes, follower, _, service):
-            await changes.give()
             shelf.on_open = lambda info: gate.hold() if info.name == "slow" else None
             lay(tmp_path, "slow", 2)
             lay(tmp_path)
@@ -144,7 +150,6 @@ def test_a_name_that_changes_while_it_is_loaded_is_looked_at_again(tmp_path: Pat
         shelf = Revisions()
         lay(tmp_path)
         async with following(tmp_path, shelf) as (changes, follower, _, service):
-            await changes.give()
             shelf.on_open = lambda info: gate.hold()
             lay(tmp_path, version=2)
             await changes.give("m")
@@ -167,7 +172,6 @@ def test_a_version_for_which_there_was_no_room_is_tried_again_later(tmp_path: Pa
         shelf = Revisions()
         lay(tmp_path)
         async with following(tmp_path, shelf) as (changes, follower, management, service):
-            await changes.give()
             refresh, tries = management.takeover.refresh, []
 
             async def full_at_first(name: str, root: Path) -> None:
@@ -193,7 +197,6 @@ def test_a_name_that_cannot_be_read_does_not_end_the_following(tmp_path: Path) -
     async def main() -> None:
         lay(tmp_path)
         async with following(tmp_path) as (changes, follower, _, service):
-            await changes.give()
             lay(tmp_path, version=2).write_bytes(b"half")
             await changes.give("m")
             await changes.give(after=SETTLE_SECONDS)
@@ -218,9 +221,30 @@ def test_a_watch_that_ends_is_begun_again_and_misses_nothing(tmp_path: Path) -> 
             await changes.fail(OSError("no more watches"))
             lay(tmp_path)
             await changes.give()
+            await changes.give(after=SETTLE_SECONDS)
             await changes.give()
             await done(follower)
             await follower.close()
             assert (changes.began, versions(service)) == (2, ["1"])
+
+    run(main())
+
+
+def test_a_model_that_lies_there_twice_does_not_keep_the_others_from_being_found(tmp_path: Path) -> None:
+    async def main() -> None:
+        clock = Clock()
+        async with managing(tmp_path, clock=clock) as (management, service):
+            for name in ("m", "twice"):
+                lay(tmp_path, name)
+            (tmp_path / "twice.onnx").write_bytes((tmp_path / "twice" / "1" / "model.onnx").read_bytes())
+            changes = Changes(clock)
+            follower = Follower(management.takeover, tmp_path, changes, clock)
+            follower.start()
+            await changes.give()
+            await changes.give(after=SETTLE_SECONDS)
+            await changes.give()
+            await done(follower)
+            await follower.close()
+            assert (changes.began, versions(service), versions(service, "twice")) == (1, ["1"], [])
 
     run(main())
