@@ -11,7 +11,7 @@ import json
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import (
     BeforeValidator,
@@ -32,13 +32,27 @@ GIB = 1024**3
 _SHARE = re.compile(r"(\d{1,3}(?:\.\d+)?)\s*%")
 
 
+_SIZE = re.compile(r"\s*\d+(\.\d+)?\s*([kKMGTPE]i?)?[bB]?\s*")
+
+
+def _whole_size(value: object) -> object:
+    """Refuse what pydantic would read only the beginning of, such as `1,000,000`."""
+    if isinstance(value, str) and not _SIZE.fullmatch(value):
+        raise ValueError("a size is a number of bytes such as 1000000, or one with a unit such as 512MB or 2GiB")
+    return value
+
+
+Size: TypeAlias = Annotated[ByteSize, BeforeValidator(_whole_size)]
+"""Bytes, as a number or with a unit."""
+
+
 def _read_memory(value: object) -> str:
     """`auto`, a percentage of the device's memory such as `40%`, or bytes as a plain number."""
     if value == "auto":
         return "auto"
     share = _SHARE.fullmatch(str(value).strip())
     if share is None:
-        return str(int(TypeAdapter(ByteSize).validate_python(value)))
+        return str(int(TypeAdapter(ByteSize).validate_python(_whole_size(value))))
     if not 0 < float(share[1]) <= 100:
         raise ValueError("a percentage lies between 0 and 100")
     return f"{share[1]}%"
@@ -80,7 +94,7 @@ class Settings(BaseSettings):
     preload: list[str] = Field([], description="Models to load at start instead of on first use; `all` for all.")
     model_memory: Annotated[str, BeforeValidator(_read_memory)] = Field(
         "auto",
-        description="Memory for loaded models: 8GiB, 40%% of the device's, or auto: of a GPU what is free less a"
+        description="Memory for loaded models: 8GiB, 40% of the device's, or auto: of a GPU what is free less a"
         " margin, on the CPU half of what is free.",
     )
     load_wait: NonNegativeFloat = Field(
@@ -90,11 +104,11 @@ class Settings(BaseSettings):
         5.0, description="Seconds after which a model that failed to load is tried again; doubles with each failure."
     )
     watch: bool = Field(True, description="Follow what is added, changed and removed in the folder of models.")
-    max_model_bytes: ByteSize = Field(ByteSize(16 * GIB), description="Largest model file that can be uploaded.")
+    max_model_bytes: Size = Field(ByteSize(16 * GIB), description="Largest model file that can be uploaded.")
     allow_digests: Path | None = Field(
         None, description="File of SHA-256 digests, as sha256sum prints them; other models are not loaded."
     )
-    cache_optimized: ByteSize = Field(
+    cache_optimized: Size = Field(
         ByteSize(0),
         description="Bytes of --data-dir for optimized forms of models, which load faster the next time; 0 for none.",
     )
@@ -105,9 +119,9 @@ class Settings(BaseSettings):
     max_wait_ms: NonNegativeFloat = Field(
         0.0, description="How long the oldest task may wait for company. 0: an idle device never waits."
     )
-    max_body_bytes: ByteSize = Field(ByteSize(256 * 1024**2), description="Largest request body.")
+    max_body_bytes: Size = Field(ByteSize(256 * 1024**2), description="Largest request body.")
     max_queue_tasks: PositiveInt = Field(20_000, description="Most tasks waiting or running; more get 429.")
-    max_queue_bytes: ByteSize = Field(ByteSize(2 * GIB), description="Most bytes of their inputs; more get 429.")
+    max_queue_bytes: Size = Field(ByteSize(2 * GIB), description="Most bytes of their inputs; more get 429.")
     store: Literal["sqlite", "memory"] = Field(
         "sqlite", description="Where tasks are kept: sqlite outlives the process; memory is faster and forgets them."
     )
@@ -122,7 +136,7 @@ class Settings(BaseSettings):
     store_tasks: PositiveInt = Field(
         1_000_000, description="Most tasks kept; the oldest delivered results make room, then submits get 507."
     )
-    store_bytes: ByteSize | None = Field(
+    store_bytes: Size | None = Field(
         None, description="Most bytes of arrays kept, as for --store-tasks; by default 10GiB, in memory 2GiB."
     )
     webhook_secret: SecretStr | None = Field(

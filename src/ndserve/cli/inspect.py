@@ -71,6 +71,8 @@ def look_into(file: str, options: str | None, max_batch: int) -> Found:
     """
     # Where the file is a link, its external data lies beside what it leads to.
     path = Path(os.path.realpath(file))
+    if path.exists() and not path.is_file():  # a pipe would never end
+        raise UsageError(f"{file}: is not a regular file")
     if options is not None and not Path(options).is_file():
         raise UsageError(f"{options}: there is no such file")
     place = _place(path, options)

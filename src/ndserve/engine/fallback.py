@@ -14,19 +14,20 @@ from ndserve.types import Task
 def fall_back(target: Target, targets: Targets, tasks: Sequence[Task]) -> set[Task]:
     """Admit tasks that would take any version to the one that is now the default; gives those that stay behind.
 
-    Those stay whose callers have named the version, and those whose arrays do not fit the other one.
+    Those whose callers have named the version go to what has taken its place, if something has. Those stay whose arrays
+    do not fit the other one.
     """
     default = targets.default(target.name)
-    if default is None or default is target:
-        return set(tasks)
+    same = targets.served(target.name, target.version)
     left = set()
     for task in tasks:
-        if task.options.version_named:
+        other = same if task.options.version_named else default
+        if other is None or other is target:
             left.add(task)
             continue
         posted = {name: array[0, ...] if task.single else array for name, array in task.inputs.items()}
         try:
-            admitted = admit(default, posted, dict(task.key.parameters))
+            admitted = admit(other, posted, dict(task.key.parameters))
         except NdserveError:
             left.add(task)
         else:

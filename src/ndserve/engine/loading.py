@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from ndserve.engine.batcher import Batcher
 from ndserve.engine.lane import Lane, describe_error
@@ -41,7 +42,7 @@ class Loading:
         self._pump = pump
         self._fail = fail
         self._halted = False
-        self._jobs: set[asyncio.Task[None]] = set()
+        self._jobs: dict[TargetKey, asyncio.Task[None]] = {}
         # Targets that have had a batch while others waited for room in the cache; they queue up for it now.
         self._served: set[TargetKey] = set()
         self._turned = asyncio.Event()
@@ -59,8 +60,8 @@ class Loading:
         """Load the target's models, and hold its tasks back meanwhile."""
         self._batcher.hold(target.key)
         job = asyncio.create_task(self._load(target))
-        self._jobs.add(job)  # the loop alone would not keep it alive
-        job.add_done_callback(self._jobs.discard)
+        self._jobs[target.key] = job  # the loop alone would not keep it alive
+        job.add_done_callback(partial(self._ended, target.key))
 
     async def warm(self, target: Target, instead_of: Sequence[Target] = ()) -> None:
         """Load the target's models ahead of the first request, also such as have failed to load a moment ago.
@@ -76,10 +77,15 @@ class Loading:
             self._take_verdict(target)
 
     async def left(self, target: Target) -> None:
-        """Wait until no task of the target is queued or runs any more."""
+        """Wait until no task of the target is queued or runs any more, and give up a load that nobody waits for now."""
         while self._running[target.key] or self._batcher.has(target.key):
             self._turned.clear()
             await self._turned.wait()
+        job = self._jobs.get(target.key)
+        if job is not None:
+            job.cancel()
+            await asyncio.wait([job])
+            self._batcher.release(target.key)
 
     def forget(self, target: Target) -> None:
         """Drop what is known of a target that is gone."""
@@ -133,9 +139,14 @@ class Loading:
 
     async def close(self) -> None:
         """Give up the loads under way."""
-        for job in list(self._jobs):
+        jobs = list(self._jobs.values())
+        for job in jobs:
             job.cancel()
-        await asyncio.gather(*self._jobs, return_exceptions=True)
+        await asyncio.gather(*jobs, return_exceptions=True)
+
+    def _ended(self, key: TargetKey, job: asyncio.Task[None]) -> None:
+        if self._jobs.get(key) is job:
+            del self._jobs[key]
 
     async def _load(self, target: Target) -> None:
         began = self._clock()

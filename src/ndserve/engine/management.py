@@ -149,6 +149,7 @@ class Management:
 
     async def close(self) -> None:
         """Stop waiting for what is left, and remove the files that clients have sent."""
+        await self.takeover.close()
         await self.retiring.close()
         for folder in self.takeover.folders.values():
             await asyncio.to_thread(folder.cleanup)

@@ -19,7 +19,7 @@ from ndserve.errors import (
     UnknownTargetError,
     UnsupportedError,
 )
-from ndserve.model_cache.uploads import Upload, remove_version
+from ndserve.model_cache.uploads import Upload, check_writable, remove_version
 from ndserve.model_info import ModelInfo
 
 logger = logging.getLogger(__name__)
@@ -54,10 +54,11 @@ class Publishing:
 
     async def upload(
         self, name: str, version: str, content: AsyncIterator[bytes], *, digest: bytes | None, replaces: bool
-    ) -> bool:
-        """Take a model file in, see that it loads, and put it into the repository; says whether the version is new.
+    ) -> tuple[bool, ModelInfo]:
+        """Take a model file in, see that it loads, and put it into the repository.
 
-        It takes over as any new version does. A name that a client has unloaded stays unloaded.
+        It takes over as any new version does. A name that a client has unloaded stays unloaded. Gives whether the
+        version is new, and the version.
 
         Args:
             content: the ONNX file.
@@ -95,16 +96,27 @@ class Publishing:
                 raise UnknownTargetError(f"the model repository has no {what}; GET /models lists what there is")
             left = [info for info in there if info not in doomed]
             unloaded = name in self._targets.withdrawn
-            if management.takeover.follows(name) or (unloaded and not left):
-                try:
-                    await management.takeover.adopt(name, left)
-                except NdserveError as error:
-                    logger.warning("%s: %s", name, error)
-            # The files stay as long as tasks may need them, which were promised that version.
-            await management.retiring.gone(name)
-            for info in doomed:
-                await asyncio.to_thread(remove_version, self._root, info)
+            adopts = management.takeover.follows(name) or (unloaded and not left)
+            try:
+                await asyncio.to_thread(check_writable, self._root)  # before anything is taken out of service
+                await self._adopt(name, left if adopts else None)
+                # The files stay as long as tasks may need them, which were promised that version.
+                await management.retiring.gone(name)
+                for info in doomed:
+                    await asyncio.to_thread(remove_version, self._root, info)
+            except BaseException:
+                there = await asyncio.to_thread(read_repository, self._root, name)
+                await self._adopt(name, there if adopts and not unloaded else None)
+                raise
         logger.info("%s: deleted version %s", name, ", ".join(info.version for info in doomed))
+
+    async def _adopt(self, name: str, infos: list[ModelInfo] | None) -> None:
+        """Have these versions answer to the name, as far as they load; None leaves what answers."""
+        if infos is not None:
+            try:
+                await self._management.takeover.adopt(name, infos)
+            except NdserveError as error:
+                logger.warning("%s: %s", name, error)
 
     @property
     def _root(self) -> Path:
@@ -112,7 +124,7 @@ class Publishing:
             raise UnsupportedError("the server was started without a model folder (--models)")
         return self._management.root
 
-    async def _publish(self, upload: Upload, info: ModelInfo, *, replaces: bool) -> bool:
+    async def _publish(self, upload: Upload, info: ModelInfo, *, replaces: bool) -> tuple[bool, ModelInfo]:
         """Have the model loaded from where it lies now, and only then put it into its place."""
         name, takeover, cache = info.name, self._management.takeover, self._management.service.cache
         is_new = await self.check(name, info.version, replaces=replaces)
@@ -148,7 +160,7 @@ class Publishing:
         else:
             takeover.drop([ready])
         logger.info("%s/%s: uploaded, %d bytes", name, info.version, placed.nbytes)
-        return is_new
+        return is_new, ready.models[0]
 
 
 async def _receive(upload: Upload, content: AsyncIterator[bytes]) -> None:

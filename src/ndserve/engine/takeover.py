@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -15,6 +16,7 @@ from ndserve.engine.target import Target
 from ndserve.engine.targets import UNLOADED
 from ndserve.errors import ModelLoadError, ModelTooLargeError, NdserveError, StartupError
 from ndserve.model_cache import repository
+from ndserve.model_cache.jobs import MOST_DOUBLINGS
 from ndserve.model_cache.sent import SentFolder
 from ndserve.model_info import ModelInfo
 
@@ -33,6 +35,7 @@ class Takeover:
         """Why what lies in the repository as this name and version is not what is served."""
         self.pins: dict[tuple[str, str | None], bool] = {}
         """What clients have said of pins, by name and version, or by name for all versions."""
+        self._jobs: set[asyncio.Task[None]] = set()
         self._service = service
         self._targets = service.targets
         self._retiring = retiring
@@ -138,6 +141,9 @@ class Takeover:
         if folder is not None:
             self.folders[name] = folder
         self._retiring.add(self._targets.replace(name, kept[::-1], broken), former_folder)
+        for target in fresh:
+            if target.version in failures and target in kept:
+                self._retry_later(target)
         if failures:
             raise next(iter(failures.values()))
 
@@ -186,6 +192,29 @@ class Takeover:
         retired = self._targets.note_load(info, failed=failed)
         if retired:
             self._retiring.add(retired)
+        target = self._targets.served(info.name, info.version)
+        if failed and target is not None and target.models == (info,):
+            self._retry_later(target)
+
+    def _retry_later(self, target: Target) -> None:
+        """Try again in a while what is newer than the default and did not load: that may not be its own fault."""
+        known, default = self._service.cache.known(target.models[0]), self._targets.default(target.name)
+        if _is_newer(target, default) and known.failures < MOST_DOUBLINGS:
+            job = asyncio.create_task(self._retry(target, max(0.0, known.retry_at - self._service.clock())))
+            self._jobs.add(job)  # the loop alone would not keep it alive
+            job.add_done_callback(self._jobs.discard)
+
+    async def _retry(self, target: Target, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        if self._targets.served(target.name, target.version) is target and not self._service.closing:
+            with contextlib.suppress(NdserveError):  # which the cache has noted
+                await self.warm(target)
+
+    async def close(self) -> None:
+        """Give up what is tried again."""
+        for job in self._jobs:
+            job.cancel()
+        await asyncio.gather(*self._jobs, return_exceptions=True)
 
 
 def read_repository(root: Path, name: str) -> list[ModelInfo]:

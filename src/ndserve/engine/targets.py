@@ -110,6 +110,10 @@ class Targets:
         versions = self._found.get(name)
         return None if versions is None else self._default(versions)
 
+    def served(self, name: str, version: str) -> Target | None:
+        """What answers now where that version is asked for."""
+        return self._found.get(name, {}).get(version)
+
     def _default(self, versions: dict[str, Target]) -> Target:
         newest = next(reversed(versions.values()))  # it stands last
         if not self._failing:

@@ -46,11 +46,11 @@ class LockedFolder:
 
     def cleanup(self) -> None:
         """Remove it with all that is in it; a second call does nothing."""
-        if self._lock >= 0:
+        lock, self._lock = self._lock, -1  # first, since two threads may come
+        if lock >= 0:
             _empty(self.path)
             self._folder.cleanup()
-            os.close(self._lock)
-            self._lock = -1
+            os.close(lock)
 
 
 def remove_left_over(parent: Path, prefix: str) -> None:

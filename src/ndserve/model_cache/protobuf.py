@@ -7,6 +7,7 @@ shrink meanwhile, and a look behind the end of a mapped file ends the process (S
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
@@ -18,6 +19,12 @@ _HEADER = 20
 
 _LONGEST_TEXT = 1 << 20
 """Bytes of a name or a location; none that is meant comes near."""
+
+MAX_FIELDS = 2_000_000
+"""Of one message; the largest graphs have a hundred thousand."""
+
+_BREATH = 500
+"""Fields after which others get their turn."""
 
 T = TypeVar("T")
 D = TypeVar("D")
@@ -110,10 +117,15 @@ def fields_of(message: Message) -> Iterator[tuple[int, Value]]:
     """Every field of one message, in order. Raises IndexError or ValueError where the bytes make none."""
     if length_of(message) <= SHORT:
         message = near(message)
-    position, end = 0, length_of(message)
+    position, end, count = 0, length_of(message), 0
     # `window` is the part of the message in memory, and `begin` where in the message it begins.
     window, begin = (message, 0) if isinstance(message, memoryview) else (_NOTHING, 0)
     while position < end:
+        count += 1
+        if count % _BREATH == 0:
+            time.sleep(0)  # other threads wait for the interpreter meanwhile
+            if count > MAX_FIELDS:
+                raise ValueError(f"a message has more than {MAX_FIELDS} fields")
         if isinstance(message, Span) and begin + len(window) - position < _HEADER:
             window, begin = message.read(position, SHORT), position
         tag, at = _varint(window, position - begin)

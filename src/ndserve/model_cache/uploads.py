@@ -198,7 +198,7 @@ class Upload:
         places = [folder_place(self._root, self._name, self._version)]
         if self._version == "1":
             places.append(single_place(self._root, self._name))
-        return next((place for place in places if os.path.lexists(place.path)), None)
+        return next((place for place in places if place.path.is_file() or place.path.is_symlink()), None)
 
     def _put_in_place(self) -> Path:
         place = folder_place(self._root, self._name, self._version)
@@ -243,6 +243,8 @@ def remove_version(root: Path, info: ModelInfo) -> None:
     )
     if place is None or leaves(root, info.path.parent):
         raise ConflictError(f"model {name!r} version {version} does not lie in the model folder; it cannot be deleted")
+    if (root / name).is_symlink() or info.path.parent.is_symlink():
+        raise ConflictError(f"model {name!r} version {version} is a link; delete what it leads to, or the link")
     try:
         folder = LockedFolder.make(root, GONE)
         try:
@@ -252,6 +254,14 @@ def remove_version(root: Path, info: ModelInfo) -> None:
             folder.cleanup()
     except FileNotFoundError:
         raise UnknownTargetError(f"model {name!r} version {version} is no longer in the model folder") from None
+    except OSError as error:
+        raise no_room(error) from None
+
+
+def check_writable(root: Path) -> None:
+    """Raises StoreFullError where nothing can be taken out of the repository."""
+    try:
+        LockedFolder.make(root, GONE).cleanup()
     except OSError as error:
         raise no_room(error) from None
 

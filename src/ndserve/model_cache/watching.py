@@ -24,18 +24,18 @@ async def changed_names(root: Path) -> AsyncGenerator[set[str], None]:
     """
 
     def concerns_models(change: Change, path: str) -> bool:
-        return _name_of(Path(path), root) is not None
+        return bool(_names_of(Path(path), root))
 
     async for changes in awatch(
         root, watch_filter=concerns_models, debounce=TICK_MS, rust_timeout=TICK_MS, yield_on_timeout=True
     ):
-        yield {name for _, path in changes if (name := _name_of(Path(path), root)) is not None}
+        yield {name for _, path in changes for name in _names_of(Path(path), root)}
 
 
-def _name_of(path: Path, root: Path) -> str | None:
-    """The model that a file or folder belongs to; None for what is nobody's, such as uploads under way."""
+def _names_of(path: Path, root: Path) -> set[str]:
+    """The models that a file or folder may belong to; none where it is nobody's, such as an upload under way."""
     if not path.is_relative_to(root):
-        return None
+        return set()
     first, *_ = path.relative_to(root).parts or ("",)
-    name = first.removesuffix(Path(MODEL_FILE).suffix).removesuffix(Path(OPTIONS_FILE).suffix)
-    return name if NAME.fullmatch(name) else None
+    names = {first, first.removesuffix(Path(MODEL_FILE).suffix), first.removesuffix(Path(OPTIONS_FILE).suffix)}
+    return {name for name in names if NAME.fullmatch(name)}

@@ -128,6 +128,14 @@ def catalogue(management: Management) -> Catalogue:
     )
 
 
+def view_of(management: Management, info: ModelInfo) -> ModelView:
+    """A version that has just been uploaded, also where something else answers to its name."""
+    target = management.service.targets.served(info.name, info.version)
+    if target is not None and target.models[0].key == info.key:
+        return _view(management, info, target, "")
+    return _view(management, info, None, f"it does not answer: {info.name!r} is unloaded, or as a client has sent it")
+
+
 def versions(management: Management, name: str | None = None) -> list[ModelView]:
     """The versions of all models, or of one: served, withdrawn and of no use."""
     targets = management.service.targets

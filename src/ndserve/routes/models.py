@@ -25,7 +25,7 @@ from ndserve.errors import (
 )
 from ndserve.routes.asgi import MAX_DIGITS
 from ndserve.routes.base import ManagementOf, PublishingOf
-from ndserve.routes.model_views import Catalogue, ModelView, catalogue, versions
+from ndserve.routes.model_views import Catalogue, ModelView, catalogue, versions, view_of
 from ndserve.routes.openapi import problem_answers
 
 router = APIRouter(tags=["models"])
@@ -33,6 +33,10 @@ router = APIRouter(tags=["models"])
 Version = Annotated[str | None, Query(description="One version; without it the model as a whole.")]
 
 UNKNOWN = (404, "There is no such model or version (code `unknown_target`).")
+IN_PLACE = (
+    (409, "It does not lie in the model folder, but behind a link (code `conflict`)."),
+    (507, "The model folder cannot be written to (code `store_full`)."),
+)
 BUSY = (503, "Models that are in use or pinned leave no room (code `model_memory_full`).")
 LARGE = (507, "The model is larger than `--model-memory` (code `model_too_large`).")
 NO_LOAD = (422, "It does not load (code `invalid_model`); `detail` says why.")
@@ -79,6 +83,7 @@ async def get_version(management: ManagementOf, name: str, version: str) -> Mode
             (400, "The body is not what its digest says (code `digest_mismatch`)."),
             (409, "The version is there already (code `conflict`)."),
             (413, "It is larger than `--max-model-bytes` (code `body_too_large`)."),
+            (415, "It is compressed (code `unsupported_encoding`)."),
             (422, "It is no model that can be served (code `invalid_model`)."),
             BUSY,
             (507, "The disk is full, or the model is larger than `--model-memory`."),
@@ -98,16 +103,18 @@ async def upload(
     _check_headers(request.headers, publishing.max_bytes)
     digest = digest_of(request.headers)
     try:
-        is_new = await publishing.upload(name, version, request.stream(), digest=digest, replaces=replace)
+        is_new, info = await publishing.upload(name, version, request.stream(), digest=digest, replaces=replace)
     except ClientDisconnect:
         raise MalformedBodyError("the body ended before all of it had come") from None
     if not is_new:
         response.status_code = 200
     response.headers["location"] = f"{request.scope.get('root_path', '')}/models/{name}/versions/{version}"
-    return _one(management, name, version)
+    return view_of(management, info)
 
 
-@router.delete("/models/{name}", status_code=204, summary="Delete a model", responses=problem_answers(UNKNOWN))
+@router.delete(
+    "/models/{name}", status_code=204, summary="Delete a model", responses=problem_answers(UNKNOWN, *IN_PLACE)
+)
 async def delete_model(publishing: PublishingOf, name: str) -> None:
     await publishing.delete(name)
 
@@ -116,7 +123,7 @@ async def delete_model(publishing: PublishingOf, name: str) -> None:
     "/models/{name}/versions/{version}",
     status_code=204,
     summary="Delete a version of a model, once its tasks are done",
-    responses=problem_answers(UNKNOWN),
+    responses=problem_answers(UNKNOWN, *IN_PLACE),
 )
 async def delete_version(publishing: PublishingOf, name: str, version: str) -> None:
     await publishing.delete(name, version)
@@ -177,7 +184,7 @@ def _check_headers(headers: Headers, max_bytes: int) -> None:
         raise BodyTooLargeError(
             f"the model has {length[:40]} bytes; at most {max_bytes} are taken (--max-model-bytes)", limit=max_bytes
         )
-    if headers.get("content-encoding", "identity") != "identity":
+    if headers.get("content-encoding", "identity").strip().lower() not in ("identity", ""):
         raise UnsupportedEncodingError("a model is uploaded as it is, without a Content-Encoding")
 
 

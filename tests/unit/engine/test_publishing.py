@@ -17,6 +17,7 @@ from ndserve.errors import (
     InvalidModelError,
     ModelLoadError,
     ModelMemoryFullError,
+    StoreFullError,
     UnavailableError,
     UnknownTargetError,
     UnsupportedError,
@@ -42,7 +43,8 @@ def publishing(management: Management) -> Publishing:
 
 
 async def upload(management: Management, version: str = "1", name: str = "m", *, replaces: bool = False) -> bool:
-    return await publishing(management).upload(name, version, parts(CONTENT), digest=None, replaces=replaces)
+    is_new, _ = await publishing(management).upload(name, version, parts(CONTENT), digest=None, replaces=replaces)
+    return is_new
 
 
 async def retired(management: Management) -> None:
@@ -258,5 +260,26 @@ def test_without_a_folder_nothing_can_be_uploaded(tmp_path: Path) -> None:
             management.root = None
             with pytest.raises(UnsupportedError, match="--models"):
                 await upload(management)
+
+    run(main())
+
+
+@pytest.mark.parametrize("fault", ["before", "after"])
+def test_a_delete_that_fails_leaves_the_model_in_service(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    def full(*given: object) -> None:
+        raise StoreFullError("read-only")
+
+    async def main() -> None:
+        lay(tmp_path)
+        lay(tmp_path, version=2)
+        async with managing(tmp_path) as (management, service):
+            what = "check_writable" if fault == "before" else "remove_version"
+            monkeypatch.setattr(f"ndserve.engine.publishing.{what}", full)
+            with pytest.raises(StoreFullError):
+                await publishing(management).delete("m", "2")
+            assert service.target("m").version == "2"
+            await factor(service)
 
     run(main())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from ndserve.model_info import ModelInfo
 from ndserve.processes.base import process
 from ndserve.types import TaskOptions
 from tests.unit.engine.managed import HELD, Revisions, X, factor, lay, let_go, managing, sent
-from tests.unit.engine.rig import code, ended, output, run
+from tests.unit.engine.rig import Gate, code, ended, output, run, tick
 
 NO_PATIENCE = Patience(load_wait=0.0, load_retry=0.0)
 
@@ -317,5 +318,108 @@ def test_a_model_is_pinned_as_a_whole_or_by_its_version(tmp_path: Path) -> None:
             both = pinned()
             management.pin("m", "2", pinned=False)
             assert (both, pinned()) == ([True, True], [True, False])
+
+    run(main())
+
+
+def test_a_version_that_did_not_load_is_tried_again_by_itself(tmp_path: Path) -> None:
+    async def main() -> None:
+        shelf = breaks("2")
+        lay(tmp_path)
+        async with managing(tmp_path, shelf=shelf) as (management, service):
+            lay(tmp_path, version=2)
+            with pytest.raises(ModelLoadError):
+                await refresh(management, tmp_path)
+            shelf.on_open = lambda info: None
+            await asyncio.wait(management.takeover._jobs)
+            assert default(service) == "2"
+
+    run(main())
+
+
+def test_a_load_that_is_asked_for_tries_the_newest_again(tmp_path: Path) -> None:
+    async def main() -> None:
+        shelf = breaks("2")
+        lay(tmp_path)
+        patience = Patience(load_wait=0.0, load_retry=1000.0)
+        async with managing(tmp_path, shelf=shelf, patience=patience) as (management, service):
+            lay(tmp_path, version=2)
+            for _ in range(2):
+                with pytest.raises(ModelLoadError, match="m/2 is torn"):
+                    await management.load("m")
+            assert default(service) == "1"
+            shelf.on_open = lambda info: None
+            await management.load("m")
+            assert default(service) == "2"
+
+    run(main())
+
+
+def test_a_pinned_default_does_not_make_room_for_an_older_version(tmp_path: Path) -> None:
+    async def main() -> None:
+        size = lay(tmp_path, version=5, options="pinned = true").stat().st_size
+        lay(tmp_path, version=4, options="pinned = true")
+        async with managing(tmp_path, budget=size, patience=NO_PATIENCE) as (management, service):
+            await factor(service)
+            lay(tmp_path, version=4, options="pinned = true")
+            with pytest.raises(ModelMemoryFullError):
+                await refresh(management, tmp_path)
+            assert service.cache.resident(service.target("m").models[0])
+
+    run(main())
+
+
+@pytest.mark.parametrize("version", [None, "1"])
+def test_what_a_client_has_said_of_a_pin_holds_for_new_files(tmp_path: Path, version: str | None) -> None:
+    async def main() -> None:
+        lay(tmp_path)
+        async with managing(tmp_path) as (management, service):
+            management.pin("m", version, pinned=True)
+            lay(tmp_path)
+            lay(tmp_path, version=2)
+            await refresh(management, tmp_path)
+            pinned = [service.cache.known(target.models[0]).pinned for target in service.targets.versions("m")]
+            assert pinned == [True, version is None]
+
+    run(main())
+
+
+def test_a_task_that_names_a_version_goes_on_with_what_has_taken_its_place(tmp_path: Path) -> None:
+    async def main() -> None:
+        shelf, gate = Revisions(), Gate()
+        lay(tmp_path)
+        async with managing(tmp_path, shelf=shelf) as (management, service):
+            shelf.on_open = lambda info: hold_and_refuse(gate) if info.revision == 0 else None
+            task = await service.submit("m", X, options=TaskOptions(version_named=True))
+            await gate.reached()
+            lay(tmp_path)
+            await refresh(management, tmp_path)
+            gate.open()
+            await ended(service, task)
+            assert (code(task), task.key.revision) == (None, service.target("m").revision)
+
+    run(main())
+
+
+def hold_and_refuse(gate: Gate) -> None:
+    gate.hold()
+    raise ModelLoadError("the file is gone")
+
+
+def test_a_load_that_nobody_waits_for_is_given_up_with_its_target(tmp_path: Path) -> None:
+    async def main() -> None:
+        size = lay(tmp_path, "other").stat().st_size
+        lay(tmp_path)
+        async with managing(tmp_path, budget=size) as (management, service):
+            await factor(service, "other")
+            with service.cache.lease(service.target("other").models):
+                task = await service.submit("m", X)
+                await tick()
+                service.cancel(task)
+                await management.unload("m")
+                await let_go(management)
+            assert service.cache.resident(service.target("other").models[0])
+            assert [name for name, *_ in service.cache._books.models] == ["other"]
+            assert not service.worker.loading._loads.keys() - {service.target("other").key}
 
     run(main())

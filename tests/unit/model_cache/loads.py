@@ -44,6 +44,7 @@ class Loads:
 
     def __init__(self) -> None:
         self.opened: list[str] = []
+        self.generous: set[str] = set()
         self.unpriced: set[str] = set()
         self.unreadable: set[str] = set()
         self.priced: list[str] = []
@@ -70,7 +71,8 @@ class Loads:
         return self._cost(info)
 
     def _cost(self, info: ModelInfo) -> Cost:
-        return Cost(info.nbytes, info.nbytes + info.largest, measured=False)
+        more = info.nbytes if info.name in self.generous else info.largest
+        return Cost(info.nbytes, info.nbytes + more, measured=False)
 
     def load(self, info: ModelInfo, cost: Cost, *, judge: bool) -> Loaded:
         with self._lock:

@@ -334,3 +334,56 @@ def test_the_figures_of_a_model_outlive_its_eviction() -> None:
             assert (known.hits, known.loads, known.evictions) == (2, 2, 1)
 
     asyncio.run(main())
+
+
+def test_the_models_of_a_set_are_loaded_one_after_the_other_with_room_for_the_largest_load() -> None:
+    async def main() -> None:
+        async with a_cache(12) as (cache, loads):
+            first, second = info("first", 4, largest=2), info("second", 4, largest=4)
+            with loads.held("first"):
+                load = asyncio.create_task(use(cache, first, second))
+                await loads.begun()
+                assert (cache.nbytes, loads.opened) == (12, ["first"])
+            await load
+            assert (cache.nbytes, loads.opened) == (8, ["first", "second"])
+
+    asyncio.run(main())
+
+
+def test_a_model_that_cannot_have_all_the_room_that_a_load_likes_gets_what_there_is() -> None:
+    async def main() -> None:
+        async with a_cache(7) as (cache, loads):
+            loads.generous.add("m")
+            await use(cache, A)
+            with loads.held("m"):
+                load = asyncio.create_task(use(cache, info("m", 5, largest=1)))
+                await loads.begun()
+                assert (cache.nbytes, loads.alive()) == (7, set())
+            await load
+            assert cache.nbytes == 5
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("held", ["pinned", "loading", "leased"])
+def test_nobody_is_to_make_way_for_who_waits_for_room_that_leases_do_not_hold(held: str) -> None:
+    async def main() -> None:
+        async with a_cache(3) as (cache, loads):
+            await use(cache, A)
+            with loads.held("slow"):
+                if held == "pinned":
+                    await use(cache, info("pinned", 2, pinned=True))
+                elif held == "loading":
+                    slow = asyncio.create_task(use(cache, info("slow", 2)))
+                    await loads.begun()
+                with cache.lease([A]):
+                    waiting = asyncio.create_task(use(cache, info("m", 3)))
+                    await ticks(5)
+                    assert cache.room_wanted == (held == "leased")
+                    if held == "pinned":
+                        cache.pin(info("pinned", 2, pinned=True), pinned=False)
+            if held == "loading":
+                await slow
+            await waiting
+
+    asyncio.run(main())

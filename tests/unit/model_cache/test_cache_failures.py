@@ -6,8 +6,12 @@ import asyncio
 
 import pytest
 
-from ndserve.errors import ModelLoadError, ModelTooLargeError, ShuttingDownError
-from tests.unit.model_cache.loads import a_cache, ends, info, settle, ticks, use
+from ndserve.errors import ModelChangedError, ModelLoadError, ModelTooLargeError, ShuttingDownError
+from ndserve.model_cache.cache import ModelCache, Patience
+from ndserve.model_cache.costs import Cost
+from ndserve.model_cache.residency import Loaded
+from ndserve.model_info import ModelInfo
+from tests.unit.model_cache.loads import PATIENCE, Clock, Loads, a_cache, ends, info, settle, ticks, use
 
 A, B, C = (info(name) for name in "abc")
 
@@ -256,5 +260,41 @@ def test_a_closed_cache_loads_no_more() -> None:
             with pytest.raises(ShuttingDownError):
                 await use(cache, A)
             assert loads.opened == ["a"]
+
+    asyncio.run(main())
+
+
+def test_a_load_that_failed_keeps_nothing_of_what_it_had_made() -> None:
+    class Made(Loads):
+        def load(self, info: ModelInfo, cost: Cost, *, judge: bool) -> Loaded:
+            loaded = super().load(info, cost, judge=judge)
+            try:
+                raise ValueError("a warm-up")
+            except ValueError:
+                raise ModelLoadError(f"it has run once: {loaded.verdict}") from None
+
+    async def main() -> None:
+        loads = Made()
+        cache = ModelCache(loads, 1, Clock(), Patience(PATIENCE, 0.0))
+        found = await ends(cache, use(cache, A), use(cache, A))
+        assert all(isinstance(end, ModelLoadError) for end in found)
+        assert loads.alive() == set()
+        await cache.close()
+
+    asyncio.run(main())
+
+
+def test_a_model_whose_file_has_changed_is_not_to_blame() -> None:
+    class Changing(Loads):
+        def load(self, info: ModelInfo, cost: Cost, *, judge: bool) -> Loaded:
+            raise ModelChangedError("the file has changed")
+
+    async def main() -> None:
+        cache = ModelCache(Changing(), 1, Clock(), Patience(PATIENCE, 1000.0))
+        for _ in range(2):
+            (end,) = await ends(cache, use(cache, A))
+            assert isinstance(end, ModelChangedError)
+        assert (cache.known(A).state, cache.known(A).failures, cache.nbytes) == ("UNLOADED", 0, 0)
+        await cache.close()
 
     asyncio.run(main())

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ndserve.model_cache.watching import _name_of, changed_names
+from ndserve.model_cache.watching import _names_of, changed_names
 
 PATIENCE = 20.0
 """Seconds after which a watch that says nothing fails its test."""
@@ -31,7 +31,7 @@ def test_a_change_anywhere_below_a_model_is_told_by_its_name_and_others_are_not(
                     break
         return told
 
-    assert asyncio.run(main()) == {"m", "single", "only"}
+    assert asyncio.run(main()) == {"m", "single", "single.onnx", "only", "only.toml"}
 
 
 def test_a_folder_that_is_not_there_ends_the_watch_with_an_error(tmp_path: Path) -> None:
@@ -44,19 +44,20 @@ def test_a_folder_that_is_not_there_ends_the_watch_with_an_error(tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("path", "name"),
+    ("path", "names"),
     [
-        ("m", "m"),
-        ("m/1/model.onnx", "m"),
-        ("m.onnx", "m"),
-        ("m.v2.onnx", "m.v2"),
-        ("m.toml", "m"),
-        (".hidden/m/1", None),
-        ("", None),
-        ("../m", None),
-        ("a name/1", None),
+        ("m", {"m"}),
+        ("m/1/model.onnx", {"m"}),
+        ("m.onnx", {"m", "m.onnx"}),
+        ("m.v2.onnx", {"m.v2", "m.v2.onnx"}),
+        ("m.onnx/1/model.onnx", {"m", "m.onnx"}),
+        ("m.toml", {"m", "m.toml"}),
+        (".hidden/m/1", set()),
+        ("", set()),
+        ("../m", set()),
+        ("a name/1", set()),
     ],
 )
-def test_the_name_of_a_path(path: str, name: str | None) -> None:
+def test_the_models_that_a_path_may_belong_to(path: str, names: set[str]) -> None:
     root = Path("/models")
-    assert _name_of(Path("/m") if path == "../m" else root / path, root) == name
+    assert _names_of(Path("/m") if path == "../m" else root / path, root) == names
