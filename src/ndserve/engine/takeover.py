@@ -134,18 +134,24 @@ class Takeover:
         except BaseException:
             self.drop(fresh)
             raise
+        self._install(name, kept[::-1], broken, folder)
         self.drop([target for target in fresh if target not in kept])
         self._keep_pins(target for target in fresh if target in kept)
         self._note_faults(name, served, failures)
-        former_folder = self.folders.pop(name, None)
-        if folder is not None:
-            self.folders[name] = folder
-        self._retiring.add(self._targets.replace(name, kept[::-1], broken), former_folder)
         for target in fresh:
             if target.version in failures and target in kept:
                 self._retry_later(target)
         if failures:
             raise next(iter(failures.values()))
+
+    def _install(
+        self, name: str, targets: Sequence[Target], broken: Sequence[ModelInfo], folder: SentFolder | None
+    ) -> None:
+        """Have these targets answer to the name, and retire those that did."""
+        former_folder = self.folders.pop(name, None)
+        if folder is not None:
+            self.folders[name] = folder
+        self._retiring.add(self._targets.replace(name, targets, broken), former_folder)
 
     async def _fault(
         self, info: ModelInfo, target: Target | None, instead_of: Sequence[Target], *, trial: bool
