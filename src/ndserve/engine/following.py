@@ -66,6 +66,7 @@ class Follower:
         self._jobs: dict[str, asyncio.Task[None]] = {}
 
     def start(self) -> None:
+        self._takeover.follow(self._root)
         self._task = asyncio.create_task(self._follow_on())
 
     async def close(self) -> None:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
 from ndserve.engine.batcher import Batcher
 from ndserve.engine.lane import Lane, describe_error
 from ndserve.engine.target import Target, TargetKey
-from ndserve.errors import ExecutionError, NdserveError
+from ndserve.errors import ExecutionError, ModelChangedError, NdserveError
 from ndserve.model_cache.cache import ModelCache
 from ndserve.model_info import Batching
 from ndserve.types import Failure, Task
@@ -41,6 +42,8 @@ class Loading:
         self._clock = clock
         self._pump = pump
         self._fail = fail
+        self.read_anew: Callable[[str], Awaitable[None]] | None = None
+        """Has a name answer with what lies in the repository now; called when a model's file has changed meanwhile."""
         self._halted = False
         self._jobs: dict[TargetKey, asyncio.Task[None]] = {}
         # Targets that have had a batch while others waited for room in the cache; they queue up for it now.
@@ -166,6 +169,10 @@ class Loading:
             if self._halted:
                 return
             failure = error.failure() if isinstance(error, NdserveError) else failure_of(target, error)
+            if isinstance(error, ModelChangedError) and self.read_anew is not None:
+                for info in target.models:
+                    with contextlib.suppress(NdserveError):
+                        await self.read_anew(info.name)  # then what is new there can take the tasks
             self._fail(target, self._batcher.drop(target.key), failure)
             self._turned.set()
 

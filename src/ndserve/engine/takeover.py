@@ -7,6 +7,7 @@ import contextlib
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from ndserve.engine.once import Once
@@ -62,6 +63,10 @@ class Takeover:
         problems = {(info.name, info.version): info.problem for info in infos if info.problem}
         known = {key: info.problem for key, info in self._targets.broken.items() if key[0] == name}
         return (prepared, problems) != (self._targets.versions(name), known)
+
+    def follow(self, root: Path) -> None:
+        """Read a name anew also when one of its models turns out to have changed."""
+        self._service.worker.loading.read_anew = partial(self.refresh, root=root)
 
     async def refresh(self, name: str, root: Path) -> None:
         """Have what lies in the repository now answer to the name, as far as it loads; for changes of its files.

@@ -11,7 +11,7 @@ import pytest
 
 from ndserve.engine.management import Change, Management
 from ndserve.engine.service import InferenceService
-from ndserve.errors import ModelLoadError, ModelMemoryFullError, UnknownTargetError
+from ndserve.errors import ModelChangedError, ModelLoadError, ModelMemoryFullError, UnknownTargetError
 from ndserve.model_cache.cache import Patience
 from ndserve.model_info import ModelInfo
 from ndserve.processes.base import process
@@ -421,5 +421,45 @@ def test_a_load_that_nobody_waits_for_is_given_up_with_its_target(tmp_path: Path
             assert service.cache.resident(service.target("other").models[0])
             assert [name for name, *_ in service.cache._books.models] == ["other"]
             assert not service.worker.loading._loads.keys() - {service.target("other").key}
+
+    run(main())
+
+
+@pytest.mark.parametrize("version", [None, "1"])
+def test_tasks_for_a_file_that_has_changed_run_on_what_is_there_now(tmp_path: Path, version: str | None) -> None:
+    def changed(info: ModelInfo) -> None:
+        if info.revision == 0:
+            raise ModelChangedError("the file has changed")
+
+    async def main() -> None:
+        shelf = Revisions()
+        shelf.on_open = changed
+        lay(tmp_path)
+        async with managing(tmp_path, shelf=shelf) as (management, service):
+            management.takeover.follow(tmp_path)
+            lay(tmp_path)
+            options = TaskOptions(version_named=version is not None)
+            task = await service.submit(service.target("m", version), X, options=options)
+            await ended(service, task)
+            assert (code(task), output(task, "y")[0]) == (None, 1 + service.target("m").revision)
+            await let_go(management)
+
+    run(main())
+
+
+def test_tasks_for_a_file_that_has_changed_and_is_of_no_use_fail_with_that(tmp_path: Path) -> None:
+    def changed(info: ModelInfo) -> None:
+        raise ModelChangedError("the file has changed")
+
+    async def main() -> None:
+        shelf = Revisions()
+        shelf.on_open = changed
+        path = lay(tmp_path)
+        async with managing(tmp_path, shelf=shelf) as (management, service):
+            management.takeover.follow(tmp_path)
+            path.write_bytes(b"half")
+            task = await service.submit("m", X)
+            await ended(service, task)
+            assert code(task) == "model_changed"
 
     run(main())
