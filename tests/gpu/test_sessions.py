@@ -5,8 +5,11 @@ Everything of CuPy is imported inside the tests: these files are collected on ma
 
 from __future__ import annotations
 
+import asyncio
 import gc
+import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,9 @@ from onnx import helper
 from ndserve.devices.base import Device
 from ndserve.errors import ModelLoadError
 from ndserve.model_cache import repository
+from ndserve.model_cache.cache import ModelCache
+from ndserve.model_cache.costs import Costs
+from ndserve.model_cache.loader import Loader
 from ndserve.model_cache.on_host import host_run
 from ndserve.model_cache.optimized import OptimizedModels
 from ndserve.model_cache.session import Session
@@ -153,3 +159,25 @@ def test_a_session_takes_its_weights_memory_and_gives_it_back(gpu: Device, tmp_p
     gc.collect()
     gpu.synchronize()
     assert before - gpu.memory().free <= WEIGHT // 8
+
+
+def test_the_cache_books_what_a_model_takes_on_the_gpu_and_has_it_back(gpu: Device, tmp_path: Path) -> None:
+    opener = partial(Session.open, device=gpu, threads=1)
+    loader = Loader(gpu, opener, Costs(None, "gpu", 16 * 1024 * MIB), max_batch_size=4)
+
+    async def main() -> None:
+        cache = ModelCache(loader, 4 * 1024 * MIB, time.monotonic)
+        async with cache.loaded([digits()]):
+            pass  # what is made once for the process is made here
+        info = large(tmp_path)
+        before = gpu.memory().used
+        async with cache.loaded([info]):
+            known = cache.known(info)
+            assert known.nbytes >= WEIGHT
+            assert abs(known.nbytes - (gpu.memory().used - before)) <= WEIGHT // 8
+        cache.drop(info)
+        await asyncio.get_running_loop().run_in_executor(cache._books._closer, int)
+        assert gpu.memory().used - before <= WEIGHT // 8
+        await cache.close()
+
+    asyncio.run(main())
