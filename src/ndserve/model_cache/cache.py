@@ -220,17 +220,20 @@ class ModelCache:
     async def _enter(self, wanted: Wanted, instead_of: Collection[ModelKey]) -> list[Residency]:
         """Wait in line for room for all that is wanted, and lease it."""
         refusal: Refusal | None = None
+        models = [self._books.entry(info) for info in wanted.values()]
+        if not self.room_wanted and all(model.session is not None for model in models):
+            return _leased(models)  # it takes nothing from those who wait
         self._line.append(wanted)
         try:
             async with asyncio.timeout(self._patience.load_wait) as waiting, self._turn:
                 deadline = waiting.when()
-                while not isinstance(models := self._admit(wanted, instead_of), list):
-                    self._refusal = refusal = models
+                while not isinstance(admitted := self._admit(wanted, instead_of), list):
+                    self._refusal = refusal = admitted
                     # What goes for it closes by itself, and is not waited for in vain.
                     waiting.reschedule(None if refusal is None else deadline)
                     self._room.clear()
                     await self._room.wait()
-                return models
+                return admitted
         except TimeoutError:
             raise self._full(wanted, refusal) from None
         finally:
@@ -245,10 +248,11 @@ class ModelCache:
         models = [books.entry(info) for info in wanted.values()]
         missing = [model for model in models if model.session is None and not model.loading]
         resident = sum(model.expected.resident for model in missing)
-        more = max((model.expected.loading - model.expected.resident for model in missing), default=0)
-        # One that is too large for that gets all that there is: it fits, if its largest weight may be there twice.
+        liked = max((model.expected.loading - model.expected.resident for model in missing), default=0)
+        least = max((model.expected.least_more(model.info) for model in missing), default=0)
+        # One that is too large for what a load likes gets all that there is, if that is not less than it must have.
         present = sum(model.nbytes for model in models if model not in missing)
-        more = min(more, books.budget - present - resident)
+        more = max(least, min(liked, books.budget - present - resident))
         need = resident + more
         # Those that are to be replaced go last: they serve until their successors are there.
         refusal = books.make_room(need, wanted)
@@ -259,9 +263,7 @@ class ModelCache:
         if books.nbytes + need > books.budget or any(model.closing for model in models):
             return None
         self._jobs.load(missing, more)
-        for model in models:
-            model.leases += 1
-        return models
+        return _leased(models)
 
     def _check_size(self, wanted: Wanted, sizes: Mapping[ModelKey, int], more: int) -> None:
         """`more` is what loading one of them takes at least beyond the sizes of all."""
@@ -280,6 +282,12 @@ class ModelCache:
             f"there was no room for {_names(wanted)} within {self._patience.load_wait:g} s (--load-wait):"
             f" of {self.budget} bytes (--model-memory) {self.nbytes} are taken; {reason}"
         )
+
+
+def _leased(models: list[Residency]) -> list[Residency]:
+    for model in models:
+        model.leases += 1
+    return models
 
 
 def _names(wanted: Wanted) -> str:

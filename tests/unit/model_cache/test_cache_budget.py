@@ -387,3 +387,19 @@ def test_nobody_is_to_make_way_for_who_waits_for_room_that_leases_do_not_hold(he
             await waiting
 
     asyncio.run(main())
+
+
+def test_a_set_whose_other_member_is_being_loaded_books_no_less_than_it_must() -> None:
+    async def main() -> None:
+        async with a_cache(10) as (cache, loads):
+            first, second = info("first", 4, largest=3), info("second", 4, largest=1)
+            with loads.held("first"):
+                load = asyncio.create_task(use(cache, first))
+                await loads.begun()
+                both = asyncio.create_task(use(cache, first, second))
+                await ticks(5)
+                assert (cache.nbytes, loads.opened) == (7, ["first"])
+            await asyncio.gather(load, both)
+            assert (cache.nbytes, loads.peak) == (8, 9)
+
+    asyncio.run(main())

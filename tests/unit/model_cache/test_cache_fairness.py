@@ -217,3 +217,16 @@ def test_where_one_model_fits_at_a_time_callers_come_in_as_they_came(visits: lis
             assert entered == list(range(len(visits)))
 
     run(main())
+
+
+def test_a_resident_model_does_not_stand_in_line_for_room_that_pins_hold() -> None:
+    async def main() -> None:
+        async with a_cache(3) as (cache, _):
+            await use(cache, PINNED, A)
+            with cache.lease([A]):
+                (stuck,) = await start(use(cache, info("three", 3)))
+                assert not stuck.done()
+                await use(cache, A)
+                stuck.cancel()
+
+    run(main())

@@ -95,12 +95,11 @@ async def _play(scene: Traffic, cache: ModelCache, loads: Loads) -> list[type[Ba
 def _refusals(scene: Traffic, request: Request) -> set[type[BaseException]]:
     """What may end this call badly."""
     wanted = [scene.models[number] for number in request.wants]
-    pinned = sum(model.nbytes for model in scene.models if model.options.pinned and model not in wanted)
     possible: set[type[BaseException]] = set()
     if sum(model.nbytes for model in wanted) > scene.budget:
         possible.add(ModelTooLargeError)
-    if pinned:
-        possible.add(TimeoutError)  # it waits for room that is never there
+    if any(model.options.pinned for model in scene.models):
+        possible.add(TimeoutError)  # it waits for room that is never there, or behind somebody who does
     if scene.failing & {model.name for model in wanted}:
         possible.add(ModelLoadError)
     if request.gives_up is not None:
