@@ -15,6 +15,7 @@ import numpy as np
 
 from ndserve.engine.management import Entry, Management
 from ndserve.engine.service import InferenceService
+from ndserve.errors import ModelLoadError
 from ndserve.model_cache import repository
 from ndserve.model_cache.session import Session
 from ndserve.model_info import ModelInfo
@@ -108,3 +109,32 @@ async def states(management: Management) -> list[tuple[str, str, str]]:
 async def entry(management: Management, name: str) -> Entry:
     (found,) = [entry for entry in await management.index() if entry.name == name]
     return found
+
+
+def versions(service: InferenceService) -> list[str]:
+    """Which of m's there are."""
+    return [target.version for target in service.targets.versions("m")]
+
+
+def default(service: InferenceService) -> str:
+    """Which of m's answers."""
+    found = service.targets.default("m")
+    assert found is not None
+    return found.version
+
+
+def breaks(*numbers: str) -> Revisions:
+    """A shelf on which these versions do not load."""
+
+    def open_or_not(info: ModelInfo) -> None:
+        if info.version in numbers:
+            raise ModelLoadError(f"{info.name}/{info.version} is torn")
+
+    shelf = Revisions()
+    shelf.on_open = open_or_not
+    return shelf
+
+
+async def refresh(management: Management, root: Path) -> None:
+    """Have m follow its folder."""
+    await management.takeover.refresh("m", root)
