@@ -14,7 +14,7 @@ from tests.e2e.models import ask, factor_of, put, scaling, tree
 from tests.e2e.running import RunningServer, serving
 
 MODEL, OTHER = scaling(2), scaling(3)
-ROUNDS = 8
+ROUNDS = 6
 
 
 def kill(server: RunningServer) -> None:

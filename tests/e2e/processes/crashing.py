@@ -11,7 +11,7 @@ from ndserve.types import Array
 
 
 @process("slow_double", batched=False)
-def slow_double(xp: ModuleType, x: Array, *, seconds: float = 0.005) -> Array:
+def slow_double(xp: ModuleType, x: Array, *, seconds: float = 0.002) -> Array:
     """Twice the numbers, after a while."""
     time.sleep(seconds)
     return x * 2

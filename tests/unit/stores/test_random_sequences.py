@@ -246,5 +246,5 @@ def _number(task: Task) -> int:
 @pytest.mark.parametrize("name", sorted(STORES))
 def test_a_store_holds_what_the_model_holds(name: str) -> None:
     machine = type("Machine", (StoreMachine,), {"name": name})
-    examples = 30 if name in DURABLE else 60
+    examples = 20 if name in DURABLE else 60
     run_state_machine_as_test(machine, settings=settings(max_examples=examples, stateful_step_count=30, deadline=None))

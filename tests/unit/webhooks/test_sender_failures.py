@@ -97,7 +97,7 @@ def test_a_connection_is_closed_after_an_error_that_nobody_has_foreseen(
     assert network.closed
 
 
-@settings(deadline=None, max_examples=50)  # each has a loop of its own
+@settings(deadline=None, max_examples=20)  # each has a loop of its own
 @given(st.one_of(st.binary(max_size=200), st.binary(max_size=200).map(b"HTTP/1.1 200 OK\r\n".__add__)))
 def test_whatever_a_receiver_answers_is_told(answer: bytes) -> None:
     async def main() -> Sent:
