@@ -84,6 +84,9 @@ class Takeover:
                 await self.adopt(name, infos)
                 served = ", ".join(target.version for target in self._targets.versions(name)) or "none"
                 logger.info("%s: the model folder has changed; served is version %s", name, served)
+                for info in self._targets.broken.values():
+                    if info.name == name:
+                        logger.warning("not served: %s/%s: %s", name, info.version, info.problem)
 
     async def adopt(
         self,

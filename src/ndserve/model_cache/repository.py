@@ -103,13 +103,14 @@ def read(place: Place, root: Path) -> ModelInfo:
     try:
         _check_links(place, root)
         stamp = stamp_of(path) + (stamp_of(options_path) if options_path.is_file() else ())
+        nbytes = path.stat().st_size
         options = read_options(options_path)
         signature = read_signature(path)
         options = fit_warmup(options, signature.inputs)
         files = external_files(path, signature.external)
         stamps = [stamp_of(file) for file in files]
         stamp += tuple(number for each in stamps for number in each)
-        nbytes = path.stat().st_size + sum(size for _, size, _ in stamps)
+        nbytes += sum(size for _, size, _ in stamps)
         largest = _largest(path, signature, nbytes)
     except (ModelLoadError, OSError) as error:
         problem = error.message if isinstance(error, ModelLoadError) else str(error.strerror)

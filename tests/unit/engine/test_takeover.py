@@ -199,6 +199,21 @@ def test_a_folder_that_has_not_changed_changes_nothing(tmp_path: Path) -> None:
     run(main())
 
 
+def test_what_has_come_and_cannot_be_served_is_logged_with_its_reason(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        lay(tmp_path)
+        async with managing(tmp_path) as (management, service):
+            lay(tmp_path, version=2).write_bytes(b"half")
+            await refresh(management, tmp_path)
+            assert versions(service) == ["1"]
+
+    run(main())
+    (told,) = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert told.startswith("not served: m/2: the file is not an ONNX model")
+
+
 def test_a_version_for_which_there_is_no_room_says_so_and_is_not_served(tmp_path: Path) -> None:
     async def main() -> None:
         size = lay(tmp_path, "other").stat().st_size

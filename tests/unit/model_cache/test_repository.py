@@ -160,6 +160,7 @@ def test_a_file_that_is_no_model_has_a_problem_and_the_others_are_served(tmp_pat
     (tmp_path / "bad.onnx").write_bytes(content)
     problems = {name: bool(info.problem) for name, info in by_name(tmp_path).items()}
     assert problems == {"bad": True, "good": False}
+    assert by_name(tmp_path)["bad"].nbytes == len(content)
 
 
 def test_external_data_with_an_impossible_name_is_a_problem_and_the_others_are_served(tmp_path: Path) -> None:
