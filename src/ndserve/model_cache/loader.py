@@ -7,14 +7,13 @@ work to the lane's own stream, which CUDA allows to any thread
 
 from __future__ import annotations
 
-import ctypes
 import threading
-from collections.abc import Callable
 from typing import Protocol
 
 from ndserve.devices.base import Device
 from ndserve.errors import ModelChangedError
 from ndserve.model_cache import batch_safety
+from ndserve.model_cache.allocator import allocator
 from ndserve.model_cache.costs import Cost, Costs
 from ndserve.model_cache.digests import AllowedDigests, ContentDigest, digest_of
 from ndserve.model_cache.external import check_external
@@ -97,15 +96,14 @@ class Loader:
         check_external(info)
         self._meter.begin()
         try:
-            session = self._open_session(info, digest=digest.whole)
-            check_external(info)  # again, since it may have been another file while it was opened
-            with self._device:
-                verdict = self._try(info, session, judge=judge)
+            with allocator.loading():
+                session = self._open_session(info, digest=digest.whole)
+                check_external(info)  # again, since it may have been another file while it was opened
+                with self._device:
+                    verdict = self._try(info, session, judge=judge)
         except BaseException:
             self._meter.fail()
             raise
-        finally:
-            _give_back()
         reading = self._meter.end(info.key, cost.resident)
         if reading.alone is not None:
             # Memory that others gave back meanwhile, or that was free before, must not make it look smaller than it is.
@@ -115,7 +113,7 @@ class Loader:
         return Loaded(session, reading, verdict)
 
     def gone(self, nbytes: int) -> None:
-        _give_back()
+        allocator.give_back()
         self._meter.gone(nbytes)
 
     def _try(self, info: ModelInfo, session: Session, *, judge: bool) -> Batching | None:
@@ -127,7 +125,7 @@ class Loader:
 
     def _used(self) -> int:
         """Bytes in use, without those that the allocator merely keeps."""
-        _give_back()
+        allocator.give_back()
         return self._device.memory().used
 
 
@@ -138,21 +136,3 @@ def _check_unchanged(info: ModelInfo) -> None:
         unchanged = False
     if not unchanged:
         raise ModelChangedError(f"the file of model {info.name!r} version {info.version} has changed since it was read")
-
-
-def _give_back() -> None:
-    """Have the allocator give back what it merely keeps."""
-    if _trim is not None:
-        _trim(0)
-
-
-def _find_trim() -> Callable[[int], int] | None:
-    """Glibc's `malloc_trim`; other C libraries have none."""
-    try:
-        trim: Callable[[int], int] = ctypes.CDLL(None).malloc_trim
-    except (OSError, AttributeError):
-        return None
-    return trim
-
-
-_trim = _find_trim()
