@@ -6,16 +6,16 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from ndserve.engine.once import Once
 from ndserve.engine.retiring import Retiring
 from ndserve.engine.service import InferenceService
+from ndserve.engine.succession import Succession, is_newer, unusable
 from ndserve.engine.target import Target
 from ndserve.engine.targets import UNLOADED
-from ndserve.errors import ModelLoadError, ModelTooLargeError, NdserveError, StartupError
+from ndserve.errors import ModelLoadError, NdserveError, StartupError
 from ndserve.model_cache import repository
 from ndserve.model_cache.jobs import MOST_DOUBLINGS
 from ndserve.model_cache.sent import SentFolder
@@ -112,64 +112,41 @@ class Takeover:
                 it was to take over from goes on.
         """
         served = {target.version: target for target in self._targets.versions(name)}
-        current = self._targets.default(name)
-        proven = current is not None or not eager
-        kept: list[Target] = []
-        fresh: list[Target] = []
-        broken: list[ModelInfo] = []
-        failures: dict[str, NdserveError] = {}
+        succession = Succession(served, self._targets.default(name), eager=eager, ready=ready)
         try:
             for info in reversed(infos):
-                former = served.get(info.version)
                 target = ready if ready is not None and ready.version == info.version else self._targets.prepare(info)
-                if target is not None and target is not former:
-                    fresh.append(target)
-                newer = _is_newer(target, current)
-                again = eager and newer and target is former  # it did not load before
-                takes_over = again or ((former is not None or not proven or newer) and target not in (former, ready))
-                replaced = [each for each in (former, current if newer else None) if each is not None]
-                fault = await self._fault(info, target, replaced, trial=takes_over)
-                proven = proven or (takes_over and fault is None)
-                answers = former if fault is not None and former is not None else target
-                if answers is None or not (fault is None or former or _is_its_own(fault)):
-                    broken.append(replace(info, problem=info.problem or str(fault)))
-                else:
-                    kept.append(answers)  # one that does not load is listed, and passed over as long as that is so
-                if fault is not None and answers is not None:
-                    failures[info.version] = fault
-            if (failures and folder is not None) or not proven:
-                raise next(iter([*failures.values(), *map(unusable, broken)]))
+                succession.offer(target)
+                succession.note(info, target, await self._fault(info, target, succession))
+            succession.check(whole=folder is not None)
         except BaseException:
-            self.drop(fresh)
+            self.drop(succession.fresh)
             raise
-        self._install(name, kept[::-1], broken, folder)
-        self.drop([target for target in fresh if target not in kept])
-        self._keep_pins(target for target in fresh if target in kept)
+        self._install(name, succession, folder)
+        failures = succession.failures
         self._note_faults(name, served, failures)
-        for target in fresh:
-            if target.version in failures and target in kept:
+        for target in succession.accepted:
+            if target.version in failures:
                 self._retry_later(target)
         if failures:
             raise next(iter(failures.values()))
 
-    def _install(
-        self, name: str, targets: Sequence[Target], broken: Sequence[ModelInfo], folder: SentFolder | None
-    ) -> None:
-        """Have these targets answer to the name, and retire those that did."""
+    def _install(self, name: str, succession: Succession, folder: SentFolder | None) -> None:
+        """Have what is to answer to the name do so, and retire what did."""
         former_folder = self.folders.pop(name, None)
         if folder is not None:
             self.folders[name] = folder
-        self._retiring.add(self._targets.replace(name, targets, broken), former_folder)
+        self._retiring.add(self._targets.replace(name, succession.answering, succession.broken), former_folder)
+        self.drop(succession.refused)
+        self._keep_pins(succession.accepted)
 
-    async def _fault(
-        self, info: ModelInfo, target: Target | None, instead_of: Sequence[Target], *, trial: bool
-    ) -> NdserveError | None:
+    async def _fault(self, info: ModelInfo, target: Target | None, succession: Succession) -> NdserveError | None:
         """Why a version cannot take over; None where it can, or where that is not to be tried now."""
         if target is None:
             return unusable(info)
-        if trial:
+        if succession.must_load(target):
             try:
-                await self.warm(target, instead_of)
+                await self.warm(target, succession.instead_of(target))
             except NdserveError as error:
                 return error
         return None
@@ -213,7 +190,7 @@ class Takeover:
     def _retry_later(self, target: Target) -> None:
         """Try again in a while what is newer than the default and did not load: that may not be its own fault."""
         known, default = self._service.cache.known(target.models[0]), self._targets.default(target.name)
-        if _is_newer(target, default) and known.failures < MOST_DOUBLINGS:
+        if is_newer(target, default) and known.failures < MOST_DOUBLINGS:
             job = asyncio.create_task(self._retry(target, max(0.0, known.retry_at - self._service.clock())))
             self._jobs.add(job)  # the loop alone would not keep it alive
             job.add_done_callback(self._jobs.discard)
@@ -243,16 +220,3 @@ def read_repository(root: Path, name: str) -> list[ModelInfo]:
         raise ModelLoadError(f"the model repository cannot be read: {error.strerror}") from None
     except StartupError:  # its message is for the operator, and names files
         raise ModelLoadError(f"one version of {name!r} lies in the model repository twice; remove one") from None
-
-
-def _is_newer(target: Target | None, current: Target | None) -> bool:
-    return target is not None and current is not None and int(target.version) > int(current.version)
-
-
-def _is_its_own(fault: NdserveError) -> bool:
-    """Whether a model that did not load is itself to blame."""
-    return isinstance(fault, ModelLoadError | ModelTooLargeError)
-
-
-def unusable(info: ModelInfo) -> ModelLoadError:
-    return ModelLoadError(f"model {info.name!r} version {info.version} cannot be served: {info.problem}")
