@@ -50,6 +50,16 @@ def double(axes: Axes = ("batch", 4)) -> Any:
     return model([node], [tensor("x", axes)], [tensor("y", axes)], two=np.array(2, np.float32))
 
 
+def with_external_weights(*locations: str) -> Any:
+    """The model `double` with weights of two numbers each besides, which lie in these files."""
+    proto = double()
+    for number, location in enumerate(locations):
+        weight = proto.graph.initializer.add(name=f"w{number}", data_type=TensorProto.FLOAT, dims=[2])
+        weight.data_location = TensorProto.EXTERNAL
+        weight.external_data.add(key="location", value=location)
+    return proto
+
+
 def add() -> Any:
     """The model sum = a + b, rows of three: two inputs."""
     node = helper.make_node("Add", ["a", "b"], ["sum"])

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from onnx import TensorProto, helper
+from onnx import helper
 
 from tests import onnx_models
 from tests.e2e.running import RunningServer
@@ -44,12 +44,7 @@ def scaling(factor: float, mbytes: int = 0) -> bytes:
 
 def external(*locations: str) -> bytes:
     """A model with weights in other files."""
-    proto = onnx_models.double()
-    for number, location in enumerate(locations):
-        tensor = proto.graph.initializer.add(name=f"w{number}", data_type=TensorProto.FLOAT, dims=[2])
-        tensor.data_location = TensorProto.EXTERNAL
-        tensor.external_data.add(key="location", value=location)
-    content: bytes = proto.SerializeToString()
+    content: bytes = onnx_models.with_external_weights(*locations).SerializeToString()
     return content
 
 

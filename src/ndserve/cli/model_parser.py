@@ -41,9 +41,7 @@ def add_models(commands: Commands[argparse.ArgumentParser]) -> None:
         if name == "unload":
             action.add_argument("model", type=whole_model, metavar="NAME", help="the model")
         else:
-            action.add_argument(
-                "model", type=model_name, metavar="NAME[/VERSION]", help="the model, or a version of it"
-            )
+            _model(action)
         if name == "load":
             _timeout(action, "how long the load may take")
     _upload(actions)
@@ -60,9 +58,7 @@ def _upload(actions: Commands[argparse.ArgumentParser]) -> None:
         "  ndserve models upload digits/3 model.onnx --replace  in place of what is there\n"
         "  ndserve models upload digits model.onnx --models my/models",
     )
-    action.add_argument(
-        "model", type=model_name, metavar="NAME[/VERSION]", help="the model; without a version a new one"
-    )
+    _model(action, "the model; without a version a new one")
     action.add_argument("file", metavar="FILE.onnx", help="the file; its weights must be inside")
     action.add_argument("--replace", action="store_true", help="overwrite the version that is there")
     _timeout(action, "how long the server may check it once it is there")
@@ -76,7 +72,7 @@ def _delete(actions: Commands[argparse.ArgumentParser]) -> None:
         "  ndserve models delete digits/1\n"
         "  ndserve models delete digits --yes    all its versions, and without a question",
     )
-    action.add_argument("model", type=model_name, metavar="NAME[/VERSION]", help="the model, or a version of it")
+    _model(action)
     action.add_argument("--yes", action="store_true", help="do not ask; needed where nobody can be asked")
 
 
@@ -84,6 +80,10 @@ def _action(actions: Commands[argparse.ArgumentParser], name: str, text: str, ex
     action = add_command(actions, name, text, examples, nested=True)
     _folder(action, argparse.SUPPRESS)
     return action
+
+
+def _model(action: argparse.ArgumentParser, text: str = "the model, or a version of it") -> None:
+    action.add_argument("model", type=model_name, metavar="NAME[/VERSION]", help=text)
 
 
 def _folder(command: argparse.ArgumentParser, default: str | None) -> None:

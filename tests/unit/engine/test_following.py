@@ -73,6 +73,15 @@ async def following(
             await follower.close()
 
 
+async def to_its_end(follower: Follower, changes: Changes) -> None:
+    """Have the follower find what has changed while nobody watched, and serve it."""
+    await changes.give()
+    await changes.give(after=SETTLE_SECONDS)
+    await changes.give()
+    await done(follower)
+    await follower.close()
+
+
 async def done(follower: Follower) -> None:
     """Wait until everything that was begun has been looked at."""
     await tick()
@@ -111,11 +120,7 @@ def test_what_changed_before_anybody_watched_is_found(tmp_path: Path) -> None:
             changes = Changes(clock)
             follower = Follower(management.takeover, tmp_path, changes, clock)
             follower.start()
-            await changes.give()
-            await changes.give(after=SETTLE_SECONDS)
-            await changes.give()
-            await done(follower)
-            await follower.close()
+            await to_its_end(follower, changes)
             assert (versions(service), versions(service, "gone")) == (["1", "2"], [])
 
     run(main())
@@ -220,11 +225,7 @@ def test_a_watch_that_ends_is_begun_again_and_misses_nothing(tmp_path: Path) -> 
             await changes.give()
             await changes.fail(OSError("no more watches"))
             lay(tmp_path)
-            await changes.give()
-            await changes.give(after=SETTLE_SECONDS)
-            await changes.give()
-            await done(follower)
-            await follower.close()
+            await to_its_end(follower, changes)
             assert (changes.began, versions(service)) == (2, ["1"])
 
     run(main())
@@ -240,11 +241,7 @@ def test_a_model_that_lies_there_twice_does_not_keep_the_others_from_being_found
             changes = Changes(clock)
             follower = Follower(management.takeover, tmp_path, changes, clock)
             follower.start()
-            await changes.give()
-            await changes.give(after=SETTLE_SECONDS)
-            await changes.give()
-            await done(follower)
-            await follower.close()
+            await to_its_end(follower, changes)
             assert (changes.began, versions(service), versions(service, "twice")) == (1, ["1"], [])
 
     run(main())

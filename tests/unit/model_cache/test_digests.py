@@ -13,7 +13,6 @@ from ndserve.model_cache.digests import AllowedDigests, ContentDigest, digest_of
 from ndserve.model_cache.repository import scan
 from ndserve.model_info import ModelInfo
 from tests import onnx_models
-from tests.unit.model_cache.test_repository import with_external_weights
 
 A, B = "a" * 64, "b" * 64
 ONE = ContentDigest((("model.onnx", A),), A)
@@ -21,7 +20,7 @@ TWO = ContentDigest((("model.onnx", A), ("w.bin", B)), "c" * 64)
 
 
 def with_weights(root: Path) -> ModelInfo:
-    path = onnx_models.save(with_external_weights("sub/v.bin", "w.bin"), root, "m")
+    path = onnx_models.save(onnx_models.with_external_weights("sub/v.bin", "w.bin"), root, "m")
     (path.parent / "sub").mkdir()
     (path.parent / "sub" / "v.bin").write_bytes(bytes(8))
     (path.parent / "w.bin").write_bytes(bytes(16))

@@ -15,12 +15,11 @@ from ndserve.model_cache.external import check_external, check_location, externa
 from ndserve.model_cache.repository import scan
 from ndserve.model_info import ModelInfo
 from tests import onnx_models
-from tests.unit.model_cache.test_repository import with_external_weights
 
 
 def lay(root: Path, *locations: str) -> ModelInfo:
     """A model whose external data lie where they may."""
-    path = onnx_models.save(with_external_weights(*locations), root, "m")
+    path = onnx_models.save(onnx_models.with_external_weights(*locations), root, "m")
     for location in locations:
         (path.parent / location).parent.mkdir(exist_ok=True)
         (path.parent / location).write_bytes(bytes(8))
@@ -184,10 +183,10 @@ def test_other_content_since_the_scan_is_refused(tmp_path: Path) -> None:
 def test_a_model_file_that_names_other_files_since_the_scan_is_refused(tmp_path: Path) -> None:
     info = lay(tmp_path, "v.bin")
     (info.path.parent / "w.bin").write_bytes(bytes(8))
-    info.path.write_bytes(with_external_weights("w.bin").SerializeToString())
+    info.path.write_bytes(onnx_models.with_external_weights("w.bin").SerializeToString())
     with pytest.raises(ModelLoadError, match="changed since it was read"):
         check_external(info)
-    info.path.write_bytes(with_external_weights("../../secret").SerializeToString())
+    info.path.write_bytes(onnx_models.with_external_weights("../../secret").SerializeToString())
     with pytest.raises(ModelLoadError, match="not a plain relative path"):
         check_external(info)
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from onnx import TensorProto
 
 from ndserve.errors import ModelLoadError, StartupError
 from ndserve.model_cache.model_toml import read_options
@@ -35,16 +33,6 @@ def single(root: Path, name: str, options: str = "") -> Path:
     if options:
         (root / f"{name}.toml").write_text(options)
     return path
-
-
-def with_external_weights(*locations: str) -> Any:
-    """A model of weights of two numbers each, which lie in these files."""
-    proto = onnx_models.double()
-    for number, location in enumerate(locations):
-        tensor = proto.graph.initializer.add(name=f"w{number}", data_type=TensorProto.FLOAT, dims=[2])
-        tensor.data_location = TensorProto.EXTERNAL
-        tensor.external_data.add(key="location", value=location)
-    return proto
 
 
 def test_a_folder_with_a_version_is_a_model(tmp_path: Path) -> None:
@@ -118,7 +106,7 @@ def test_the_two_layouts_may_hold_different_versions_of_a_model(tmp_path: Path) 
 
 
 def test_the_size_includes_external_data_once(tmp_path: Path) -> None:
-    path = onnx_models.save(with_external_weights("w.bin", "w.bin", "sub/v.bin"), tmp_path, "large")
+    path = onnx_models.save(onnx_models.with_external_weights("w.bin", "w.bin", "sub/v.bin"), tmp_path, "large")
     (path.parent / "sub").mkdir()
     (path.parent / "w.bin").write_bytes(bytes(1000))
     (path.parent / "sub" / "v.bin").write_bytes(bytes(234))
@@ -126,7 +114,7 @@ def test_the_size_includes_external_data_once(tmp_path: Path) -> None:
 
 
 def test_the_files_of_external_data_are_listed_and_the_largest_weight_may_be_one(tmp_path: Path) -> None:
-    path = onnx_models.save(with_external_weights("w.bin", "v.bin"), tmp_path, "large")
+    path = onnx_models.save(onnx_models.with_external_weights("w.bin", "v.bin"), tmp_path, "large")
     (path.parent / "w.bin").write_bytes(bytes(1000))
     (path.parent / "v.bin").write_bytes(bytes(2000))
     info = by_name(tmp_path)["large"]
@@ -134,7 +122,7 @@ def test_the_files_of_external_data_are_listed_and_the_largest_weight_may_be_one
 
 
 def test_a_weight_is_not_taken_to_be_larger_than_the_files(tmp_path: Path) -> None:
-    proto = with_external_weights("w.bin")
+    proto = onnx_models.with_external_weights("w.bin")
     proto.graph.initializer[-1].external_data.add(key="length", value="9" * 19)
     path = onnx_models.save(proto, tmp_path, "boasting")
     (path.parent / "w.bin").write_bytes(bytes(8))
@@ -143,13 +131,13 @@ def test_a_weight_is_not_taken_to_be_larger_than_the_files(tmp_path: Path) -> No
 
 
 def test_external_data_that_is_missing_is_a_problem(tmp_path: Path) -> None:
-    onnx_models.save(with_external_weights("w.bin"), tmp_path, "large")
+    onnx_models.save(onnx_models.with_external_weights("w.bin"), tmp_path, "large")
     assert by_name(tmp_path)["large"].problem == "external data 'w.bin' is missing from the model's folder"
 
 
 @pytest.mark.parametrize("location", ["/etc/hostname", "../w.bin", "sub/../../w.bin", "sub/../w.bin", "w.bin\0"])
 def test_external_data_elsewhere_is_a_problem(tmp_path: Path, location: str) -> None:
-    onnx_models.save(with_external_weights(location), tmp_path, "bad")
+    onnx_models.save(onnx_models.with_external_weights(location), tmp_path, "bad")
     problem = by_name(tmp_path)["bad"].problem
     assert problem == f"external data {location!r} is not a plain relative path inside the model's folder"
 
@@ -165,7 +153,7 @@ def test_a_file_that_is_no_model_has_a_problem_and_the_others_are_served(tmp_pat
 
 def test_external_data_with_an_impossible_name_is_a_problem_and_the_others_are_served(tmp_path: Path) -> None:
     single(tmp_path, "good")
-    onnx_models.save(with_external_weights("w" * 5000), tmp_path, "bad")
+    onnx_models.save(onnx_models.with_external_weights("w" * 5000), tmp_path, "bad")
     assert {name: bool(info.problem) for name, info in by_name(tmp_path).items()} == {"bad": True, "good": False}
 
 

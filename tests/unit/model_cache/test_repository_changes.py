@@ -12,7 +12,6 @@ from ndserve.errors import StartupError
 from ndserve.model_cache import repository
 from ndserve.model_cache.onnx_file import read_signature
 from tests import onnx_models
-from tests.unit.model_cache.test_repository import with_external_weights
 
 
 def lay(root: Path, name: str, version: int = 1, options: str = "") -> Path:
@@ -117,7 +116,7 @@ def test_options_that_come_later_change_the_stamp(tmp_path: Path) -> None:
 
 
 def test_changed_external_data_have_another_stamp(tmp_path: Path) -> None:
-    path = onnx_models.save(with_external_weights("w.bin"), tmp_path, "m")
+    path = onnx_models.save(onnx_models.with_external_weights("w.bin"), tmp_path, "m")
     (path.parent / "w.bin").write_bytes(bytes(4))
     before = stamp(tmp_path)
     (path.parent / "w.bin").write_bytes(bytes(8))

@@ -13,7 +13,7 @@ from ndserve.model_cache.repository import scan
 from ndserve.model_cache.uploads import MAX_NAME, Upload
 from ndserve.model_info import ModelInfo
 from tests import onnx_models
-from tests.unit.model_cache.test_repository import single, with_external_weights
+from tests.unit.model_cache.test_repository import single
 
 MODEL: bytes = onnx_models.double().SerializeToString()
 OTHER: bytes = onnx_models.double(["batch", 5]).SerializeToString()
@@ -130,7 +130,7 @@ def test_a_single_file_may_have_further_versions_in_a_folder(tmp_path: Path) -> 
 
 
 def test_external_data_that_only_the_former_model_had_goes_with_it(tmp_path: Path) -> None:
-    path = onnx_models.save(with_external_weights("w.bin", "sub/v.bin", "model.onnx"), tmp_path, "m")
+    path = onnx_models.save(onnx_models.with_external_weights("w.bin", "sub/v.bin", "model.onnx"), tmp_path, "m")
     (path.parent / "sub").mkdir()
     for name in ("w.bin", "sub/v.bin", "notes.txt"):
         (path.parent / name).write_bytes(b"x")
@@ -140,7 +140,7 @@ def test_external_data_that_only_the_former_model_had_goes_with_it(tmp_path: Pat
 
 def test_external_data_that_another_single_file_uses_stays(tmp_path: Path) -> None:
     for name, locations in (("a", ["a.bin", "both.bin", "b.onnx", "c/1/w.bin"]), ("b", ["both.bin"])):
-        (tmp_path / f"{name}.onnx").write_bytes(with_external_weights(*locations).SerializeToString())
+        (tmp_path / f"{name}.onnx").write_bytes(onnx_models.with_external_weights(*locations).SerializeToString())
     (tmp_path / "c" / "1").mkdir(parents=True)
     for file in ("a.bin", "both.bin", "c/1/w.bin"):
         (tmp_path / file).write_bytes(b"x")
@@ -149,7 +149,7 @@ def test_external_data_that_another_single_file_uses_stays(tmp_path: Path) -> No
 
 
 def test_nothing_else_goes_while_a_neighbour_cannot_be_read(tmp_path: Path) -> None:
-    (tmp_path / "a.onnx").write_bytes(with_external_weights("a.bin").SerializeToString())
+    (tmp_path / "a.onnx").write_bytes(onnx_models.with_external_weights("a.bin").SerializeToString())
     (tmp_path / "a.bin").write_bytes(b"x")
     (tmp_path / "b.onnx").write_bytes(b"half of a mod")
     put(tmp_path, "a", replace=True)

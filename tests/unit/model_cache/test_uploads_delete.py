@@ -11,7 +11,7 @@ from ndserve.errors import ConflictError, StoreFullError, UnknownTargetError
 from ndserve.model_cache.repository import scan
 from ndserve.model_cache.uploads import clean_up, remove_version
 from tests import onnx_models
-from tests.unit.model_cache.test_repository import single, with_external_weights
+from tests.unit.model_cache.test_repository import single
 from tests.unit.model_cache.test_uploads import MODEL, content, put
 from tests.unit.model_cache.test_uploads_hostile import full
 
@@ -56,7 +56,7 @@ def test_a_version_without_a_model_keeps_the_options(tmp_path: Path) -> None:
 
 def test_a_single_file_goes_with_its_options_and_its_own_external_data(tmp_path: Path) -> None:
     for name, locations in (("a", ["a.bin", "both.bin"]), ("b", ["both.bin"])):
-        (tmp_path / f"{name}.onnx").write_bytes(with_external_weights(*locations).SerializeToString())
+        (tmp_path / f"{name}.onnx").write_bytes(onnx_models.with_external_weights(*locations).SerializeToString())
         (tmp_path / f"{name}.toml").write_bytes(b"")
     for file in ("a.bin", "both.bin"):
         (tmp_path / file).write_bytes(b"x")

@@ -21,14 +21,13 @@ from ndserve.errors import BodyTooLargeError, ConflictError, InvalidModelError, 
 from ndserve.model_cache.repository import scan
 from ndserve.model_cache.uploads import Upload, clean_up
 from tests import onnx_models
-from tests.unit.model_cache.test_repository import with_external_weights
 from tests.unit.model_cache.test_uploads import LIMIT, MODEL, OTHER, content, put
 
 ALONE = "which one uploaded file cannot bring; copy such a model into the model folder instead"
 
 
 def external(*locations: str) -> bytes:
-    return bytes(with_external_weights(*locations).SerializeToString())
+    return bytes(onnx_models.with_external_weights(*locations).SerializeToString())
 
 
 @pytest.mark.parametrize(
