@@ -11,7 +11,7 @@ import onnxruntime as ort
 
 from ndserve import byte_strings
 from ndserve.dtypes import carried, is_narrow
-from ndserve.model_cache.onnx_file import DTYPES
+from ndserve.model_cache.disk.onnx_file import DTYPES
 from ndserve.types import HostArray
 
 NUMBERS = {dtype: number for number, dtype in DTYPES.items()}

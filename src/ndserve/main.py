@@ -32,17 +32,17 @@ from ndserve.engine.target import BatchDefaults, Target
 from ndserve.engine.targets import Targets
 from ndserve.engine.tasks import Tasks
 from ndserve.errors import InvalidParameterError, NdserveError, StartupError
-from ndserve.model_cache import repository
 from ndserve.model_cache.budget import budget_of
 from ndserve.model_cache.cache import ModelCache, Patience
 from ndserve.model_cache.costs import Costs
-from ndserve.model_cache.digests import AllowedDigests
+from ndserve.model_cache.disk import repository
+from ndserve.model_cache.disk.digests import AllowedDigests
+from ndserve.model_cache.disk.sent import remove_left_over
+from ndserve.model_cache.disk.uploads import clean_up
+from ndserve.model_cache.disk.watching import changed_names
 from ndserve.model_cache.loader import Loader
 from ndserve.model_cache.optimized import OptimizedModels
-from ndserve.model_cache.sent import remove_left_over
 from ndserve.model_cache.session import RUNTIME, Session, check_runtime
-from ndserve.model_cache.uploads import clean_up
-from ndserve.model_cache.watching import changed_names
 from ndserve.model_info import ModelInfo
 from ndserve.processes.base import Process, builtin_processes, load_processes
 from ndserve.routes import models, system

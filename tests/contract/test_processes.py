@@ -15,7 +15,7 @@ from onnx import TensorProto, helper
 
 from ndserve.devices.base import Device
 from ndserve.devices.cpu import CpuDevice
-from ndserve.model_cache import repository
+from ndserve.model_cache.disk import repository
 from ndserve.model_cache.session import Session
 from ndserve.processes.base import ModelCall, Process, builtin_processes
 from ndserve.types import Array, HostArray

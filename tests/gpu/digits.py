@@ -9,7 +9,7 @@ import numpy as np
 import onnxruntime as ort
 
 from ndserve.devices.base import Device
-from ndserve.model_cache import repository
+from ndserve.model_cache.disk import repository
 from ndserve.model_cache.session import Session
 from ndserve.model_info import ModelInfo
 from ndserve.types import HostArray

@@ -27,9 +27,9 @@ from ndserve.engine.service import InferenceService, QueueBounds
 from ndserve.engine.target import BatchDefaults
 from ndserve.engine.targets import Targets
 from ndserve.errors import StartupError
-from ndserve.model_cache import repository
 from ndserve.model_cache.cache import ModelCache
 from ndserve.model_cache.costs import Costs
+from ndserve.model_cache.disk import repository
 from ndserve.model_cache.loader import Loader
 from ndserve.model_cache.session import Session
 from ndserve.processes.base import builtin_processes

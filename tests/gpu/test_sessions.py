@@ -19,9 +19,9 @@ from onnx import helper
 
 from ndserve.devices.base import Device
 from ndserve.errors import ModelLoadError
-from ndserve.model_cache import repository
 from ndserve.model_cache.cache import ModelCache
 from ndserve.model_cache.costs import Costs
+from ndserve.model_cache.disk import repository
 from ndserve.model_cache.loader import Loader
 from ndserve.model_cache.on_host import host_run
 from ndserve.model_cache.optimized import OptimizedModels

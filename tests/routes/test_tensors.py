@@ -12,7 +12,7 @@ from onnx import TensorProto
 
 from ndserve import byte_strings
 from ndserve.dtypes import TEXT, is_narrow, name_of
-from ndserve.model_cache.onnx_file import DTYPES
+from ndserve.model_cache.disk.onnx_file import DTYPES
 from ndserve.testing import InProcessServer, serving
 from ndserve.types import HostArray, Tensors
 from tests import onnx_models

@@ -15,8 +15,8 @@ from ndserve.cli.exits import REFUSED, USAGE, UsageError
 from ndserve.cli.models import Version, manage
 from ndserve.cli.specs import spec_documents
 from ndserve.errors import NdserveError, UnknownTargetError
-from ndserve.model_cache.repository import scan
-from ndserve.model_cache.uploads import Upload, remove_version
+from ndserve.model_cache.disk.repository import scan
+from ndserve.model_cache.disk.uploads import Upload, remove_version
 from ndserve.model_info import ModelInfo
 
 BLOCK = 1 << 20

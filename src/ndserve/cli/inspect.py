@@ -19,9 +19,9 @@ from ndserve.cli.specs import spec_documents
 from ndserve.dtypes import TEXT
 from ndserve.errors import ModelLoadError
 from ndserve.model_cache.batch_safety import before_loading
-from ndserve.model_cache.digests import ContentDigest, digest_of
-from ndserve.model_cache.protobuf import Span, all_of, integer_of, text_of
-from ndserve.model_cache.repository import MODEL_FILE, OPTIONS_FILE, VERSION, Place, read
+from ndserve.model_cache.disk.digests import ContentDigest, digest_of
+from ndserve.model_cache.disk.protobuf import Span, all_of, integer_of, text_of
+from ndserve.model_cache.disk.repository import MODEL_FILE, OPTIONS_FILE, VERSION, Place, read
 from ndserve.model_cache.warm_up import shapes_to_run
 from ndserve.model_info import Batching, ModelInfo
 

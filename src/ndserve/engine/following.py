@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ndserve.engine.takeover import Takeover
 from ndserve.errors import ModelMemoryFullError, NdserveError, StartupError
-from ndserve.model_cache import repository
+from ndserve.model_cache.disk import repository
 from ndserve.model_info import ModelInfo
 
 logger = logging.getLogger(__name__)

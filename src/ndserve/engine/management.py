@@ -18,8 +18,8 @@ from ndserve.errors import (
     ModelLoadError,
     UnknownTargetError,
 )
-from ndserve.model_cache import repository
-from ndserve.model_cache.sent import SentFolder, write_files
+from ndserve.model_cache.disk import repository
+from ndserve.model_cache.disk.sent import SentFolder, write_files
 from ndserve.model_info import ModelInfo, ModelOptions
 from ndserve.types import NAME
 

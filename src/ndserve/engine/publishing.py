@@ -19,7 +19,7 @@ from ndserve.errors import (
     UnknownTargetError,
     UnsupportedError,
 )
-from ndserve.model_cache.uploads import Upload, check_writable, remove_version
+from ndserve.model_cache.disk.uploads import Upload, check_writable, remove_version
 from ndserve.model_info import ModelInfo
 
 logger = logging.getLogger(__name__)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from ndserve.engine.service import InferenceService
 from ndserve.engine.target import Target
-from ndserve.model_cache.sent import SentFolder
+from ndserve.model_cache.disk.sent import SentFolder
 from ndserve.model_info import ModelInfo
 
 

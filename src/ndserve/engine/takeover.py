@@ -16,9 +16,9 @@ from ndserve.engine.succession import Succession, is_newer, unusable
 from ndserve.engine.target import Target
 from ndserve.engine.targets import UNLOADED
 from ndserve.errors import ModelLoadError, NdserveError, StartupError
-from ndserve.model_cache import repository
+from ndserve.model_cache.disk import repository
+from ndserve.model_cache.disk.sent import SentFolder
 from ndserve.model_cache.jobs import MOST_DOUBLINGS
-from ndserve.model_cache.sent import SentFolder
 from ndserve.model_info import ModelInfo
 
 logger = logging.getLogger(__name__)

@@ -1,1 +1,1 @@
-"""Models: what exists on disk (`repository`), what is resident (`cache`), what can run (`session`)."""
+"""Models: on the disk (`disk/`), resident (`cache`), on their way in (`loader`), able to run (`session`)."""

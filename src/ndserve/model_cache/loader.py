@@ -15,13 +15,13 @@ from ndserve.errors import ModelChangedError
 from ndserve.model_cache import batch_safety
 from ndserve.model_cache.allocator import allocator
 from ndserve.model_cache.costs import Cost, Costs
-from ndserve.model_cache.digests import AllowedDigests, ContentDigest, digest_of
-from ndserve.model_cache.external import check_external
+from ndserve.model_cache.disk.digests import AllowedDigests, ContentDigest, digest_of
+from ndserve.model_cache.disk.external import check_external
+from ndserve.model_cache.disk.stamps import STAMP, stamp_of
 from ndserve.model_cache.meter import Meter, Reading
 from ndserve.model_cache.on_host import host_run
 from ndserve.model_cache.residency import Loaded
 from ndserve.model_cache.session import Session
-from ndserve.model_cache.stamps import STAMP, stamp_of
 from ndserve.model_cache.warm_up import warm_up
 from ndserve.model_info import Batching, ModelInfo
 

@@ -31,11 +31,11 @@ from ndserve.devices.base import Device, DeviceUnavailableError
 from ndserve.dtypes import NARROW, PLAIN, TEXT, carrier, is_narrow
 from ndserve.errors import ModelLoadError
 from ndserve.model_cache import providers
+from ndserve.model_cache.disk.onnx_file import DTYPES
+from ndserve.model_cache.disk.stamps import STAMP, stamp_of
 from ndserve.model_cache.foreign_memory import View, address_of
-from ndserve.model_cache.onnx_file import DTYPES
 from ndserve.model_cache.optimized import WEIGHTS, OptimizedModels
 from ndserve.model_cache.providers import Providers
-from ndserve.model_cache.stamps import STAMP, stamp_of
 from ndserve.model_info import ModelInfo, ModelOptions
 from ndserve.types import Array, HostArray, TensorSpec
 

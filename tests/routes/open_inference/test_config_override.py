@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ndserve.errors import InvalidInputError
-from ndserve.model_cache.model_toml import MAX_BATCH
+from ndserve.model_cache.disk.model_toml import MAX_BATCH
 from ndserve.model_info import ModelOptions
 from ndserve.routes.open_inference.config import MAX_WAIT_US, read_config
 from tests.unit.engine.rig import model_info

@@ -16,7 +16,7 @@ import numpy as np
 from ndserve.engine.management import Entry, Management
 from ndserve.engine.service import InferenceService
 from ndserve.errors import ModelLoadError
-from ndserve.model_cache import repository
+from ndserve.model_cache.disk import repository
 from ndserve.model_cache.session import Session
 from ndserve.model_info import ModelInfo
 from ndserve.processes.base import Process

@@ -23,8 +23,8 @@ from ndserve.errors import (
     UnsupportedError,
 )
 from ndserve.model_cache.cache import Patience
-from ndserve.model_cache.repository import scan
-from ndserve.model_cache.uploads import Upload
+from ndserve.model_cache.disk.repository import scan
+from ndserve.model_cache.disk.uploads import Upload
 from ndserve.model_info import ModelInfo
 from tests.unit.engine.managed import HELD, Revisions, factor, lay, let_go, managing, sent
 from tests.unit.engine.rig import code, ended, run, twice

@@ -10,7 +10,7 @@ import pytest
 from ndserve.engine.target import BatchDefaults, model_target, process_target
 from ndserve.engine.targets import Targets
 from ndserve.errors import ModelLoadError, StartupError, UnknownTargetError
-from ndserve.model_cache import repository
+from ndserve.model_cache.disk import repository
 from ndserve.model_info import ModelInfo, ModelOptions
 from ndserve.processes.base import Process, process
 from tests import onnx_models

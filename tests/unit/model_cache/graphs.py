@@ -9,7 +9,7 @@ import numpy as np
 from onnx import TensorProto, helper
 
 from ndserve.devices.cpu import CpuDevice
-from ndserve.model_cache.onnx_file import read_signature
+from ndserve.model_cache.disk.onnx_file import read_signature
 from ndserve.model_cache.session import Session
 from ndserve.model_info import ModelInfo
 from tests.onnx_models import Axes, model, save, tensor

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from ndserve.model_cache.onnx_file import read_signature
+from ndserve.model_cache.disk.onnx_file import read_signature
 from ndserve.model_info import ModelInfo, ModelOptions
 from ndserve.types import HostArray
 from tests import onnx_models

@@ -28,7 +28,7 @@ from pathlib import Path
 from ndserve.devices.cpu import CpuDevice
 from ndserve.model_cache.costs import Costs
 from ndserve.model_cache.loader import Loader
-from ndserve.model_cache.repository import scan
+from ndserve.model_cache.disk.repository import scan
 from ndserve.model_cache.session import Session, check_runtime
 
 

@@ -13,8 +13,8 @@ from ndserve import byte_strings
 from ndserve.devices.cpu import CpuDevice
 from ndserve.dtypes import NARROW, TEXT, is_narrow
 from ndserve.model_cache import batch_safety
+from ndserve.model_cache.disk.onnx_file import DTYPES
 from ndserve.model_cache.on_host import host_run
-from ndserve.model_cache.onnx_file import DTYPES
 from ndserve.model_info import Batching, ModelInfo
 from ndserve.types import HostArray, Tensors, TensorSpec
 from tests import onnx_models

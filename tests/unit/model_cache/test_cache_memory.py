@@ -16,8 +16,8 @@ from onnx import helper
 from ndserve.devices.cpu import CpuDevice
 from ndserve.model_cache.cache import ModelCache
 from ndserve.model_cache.costs import Costs
+from ndserve.model_cache.disk.repository import scan
 from ndserve.model_cache.loader import Loader
-from ndserve.model_cache.repository import scan
 from ndserve.model_cache.session import Session, check_runtime
 from ndserve.model_info import ModelInfo
 from tests import onnx_models

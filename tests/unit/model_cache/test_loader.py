@@ -15,9 +15,9 @@ from ndserve.devices.base import Memory
 from ndserve.devices.cpu import CpuDevice
 from ndserve.errors import ModelLoadError
 from ndserve.model_cache.costs import OVERHEAD, Cost, Costs
-from ndserve.model_cache.digests import AllowedDigests
+from ndserve.model_cache.disk.digests import AllowedDigests
+from ndserve.model_cache.disk.repository import scan
 from ndserve.model_cache.loader import Loader
-from ndserve.model_cache.repository import scan
 from ndserve.model_cache.session import Session
 from ndserve.model_info import ModelInfo
 from ndserve.types import Array

@@ -17,7 +17,7 @@ from onnx import TensorProto, helper
 from ndserve.devices.base import Provider
 from ndserve.devices.cpu import CpuDevice
 from ndserve.errors import ModelLoadError
-from ndserve.model_cache.repository import scan
+from ndserve.model_cache.disk.repository import scan
 from ndserve.model_cache.session import Session, check_runtime
 from ndserve.model_info import ModelInfo
 from ndserve.types import HostArray, TensorSpec

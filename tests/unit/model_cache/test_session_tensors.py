@@ -12,7 +12,7 @@ from onnx import TensorProto
 from ndserve import byte_strings
 from ndserve.dtypes import carried, carrier, is_narrow, uncarried
 from ndserve.errors import ModelLoadError
-from ndserve.model_cache.onnx_file import DTYPES
+from ndserve.model_cache.disk.onnx_file import DTYPES
 from ndserve.model_cache.session import Session
 from ndserve.types import HostArray, Tensors
 from tests import onnx_models

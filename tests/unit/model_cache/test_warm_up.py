@@ -13,8 +13,8 @@ from ndserve.byte_strings import MAX_TEXTS
 from ndserve.devices.cpu import CpuDevice
 from ndserve.dtypes import NARROW, PLAIN, TEXT
 from ndserve.errors import ModelLoadError
+from ndserve.model_cache.disk.onnx_file import DTYPES
 from ndserve.model_cache.on_host import host_run
-from ndserve.model_cache.onnx_file import DTYPES
 from ndserve.model_cache.random_inputs import MAX_RANDOM
 from ndserve.model_cache.session import Session
 from ndserve.model_cache.warm_up import inputs_for, shapes_to_run, warm_up

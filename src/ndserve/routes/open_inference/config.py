@@ -13,7 +13,7 @@ import orjson
 
 from ndserve.codecs.base import excerpt
 from ndserve.errors import InvalidInputError
-from ndserve.model_cache.model_toml import MAX_BATCH
+from ndserve.model_cache.disk.model_toml import MAX_BATCH
 from ndserve.model_info import ModelInfo, ModelOptions
 from ndserve.routes.open_inference.documents import data_type, shape
 from ndserve.types import TensorSpec

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ndserve.model_cache.watching import _names_of, changed_names
+from ndserve.model_cache.disk.watching import _names_of, changed_names
 
 PATIENCE = 20.0
 """Seconds after which a watch that says nothing fails its test."""

@@ -28,10 +28,10 @@ from ndserve.errors import (
     ModelLoadError,
     UnknownTargetError,
 )
-from ndserve.model_cache.external import check_location, external_files
-from ndserve.model_cache.locked_folder import LockedFolder, no_room, remove_left_over
-from ndserve.model_cache.onnx_file import read_signature
-from ndserve.model_cache.repository import (
+from ndserve.model_cache.disk.external import check_location, external_files
+from ndserve.model_cache.disk.locked_folder import LockedFolder, no_room, remove_left_over
+from ndserve.model_cache.disk.onnx_file import read_signature
+from ndserve.model_cache.disk.repository import (
     VERSION,
     Place,
     folder_place,

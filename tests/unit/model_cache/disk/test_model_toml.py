@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from ndserve.errors import ModelLoadError
-from ndserve.model_cache import model_toml
-from ndserve.model_cache.model_toml import fit_warmup, read_options
-from ndserve.model_cache.repository import scan
+from ndserve.model_cache.disk import model_toml
+from ndserve.model_cache.disk.model_toml import fit_warmup, read_options
+from ndserve.model_cache.disk.repository import scan
 from ndserve.model_info import ModelOptions, Shapes
 from ndserve.types import TensorSpec
 from tests import onnx_models

@@ -12,8 +12,8 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 from ndserve.errors import ModelLoadError
-from ndserve.model_cache.onnx_file import read_signature
-from ndserve.model_cache.stamps import STAMP, stamp_of
+from ndserve.model_cache.disk.onnx_file import read_signature
+from ndserve.model_cache.disk.stamps import STAMP, stamp_of
 from ndserve.model_info import ModelInfo
 
 _REFUSED = frozenset("\0\\*")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ndserve.model_cache.locked_folder import LOCK, LockedFolder, remove_left_over
+from ndserve.model_cache.disk.locked_folder import LOCK, LockedFolder, remove_left_over
 
 
 def abandoned(parent: Path, name: str) -> Path:

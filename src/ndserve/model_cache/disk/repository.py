@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ndserve.errors import ModelLoadError, StartupError
-from ndserve.model_cache.external import external_files
-from ndserve.model_cache.model_toml import fit_warmup, read_options
-from ndserve.model_cache.onnx_file import Signature, read_signature
-from ndserve.model_cache.stamps import stamp_of
+from ndserve.model_cache.disk.external import external_files
+from ndserve.model_cache.disk.model_toml import fit_warmup, read_options
+from ndserve.model_cache.disk.onnx_file import Signature, read_signature
+from ndserve.model_cache.disk.stamps import stamp_of
 from ndserve.model_info import ModelInfo, ModelOptions
 from ndserve.types import NAME
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from ndserve.model_cache import repository
-from ndserve.model_cache.repository import names, scan
+from ndserve.model_cache.disk import repository
+from ndserve.model_cache.disk.repository import names, scan
 from ndserve.model_info import ModelInfo
 from tests import onnx_models
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from ndserve.errors import InvalidInputError, StoreFullError
-from ndserve.model_cache.locked_folder import LOCK
-from ndserve.model_cache.sent import MAX_DEPTH, MAX_FILES, PREFIX, check_path, remove_left_over, write_files
+from ndserve.model_cache.disk.locked_folder import LOCK
+from ndserve.model_cache.disk.sent import MAX_DEPTH, MAX_FILES, PREFIX, check_path, remove_left_over, write_files
 
 
 @pytest.fixture

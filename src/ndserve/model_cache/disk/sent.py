@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TypeAlias
 
 from ndserve.errors import InvalidInputError
-from ndserve.model_cache import locked_folder
-from ndserve.model_cache.locked_folder import LockedFolder, no_room
+from ndserve.model_cache.disk import locked_folder
+from ndserve.model_cache.disk.locked_folder import LockedFolder, no_room
 
 PREFIX = "ndserve-model-"
 MAX_FILES = 256

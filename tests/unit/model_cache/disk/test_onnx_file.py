@@ -25,7 +25,7 @@ from onnx import (
 )
 
 from ndserve.errors import ModelLoadError
-from ndserve.model_cache.onnx_file import _UNSERVED, DTYPES, Signature, read_signature
+from ndserve.model_cache.disk.onnx_file import _UNSERVED, DTYPES, Signature, read_signature
 from ndserve.types import TensorSpec
 from tests import onnx_models
 

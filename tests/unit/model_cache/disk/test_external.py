@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ndserve.errors import ModelLoadError
-from ndserve.model_cache.external import check_external, check_location, external_files
-from ndserve.model_cache.repository import scan
+from ndserve.model_cache.disk.external import check_external, check_location, external_files
+from ndserve.model_cache.disk.repository import scan
 from ndserve.model_info import ModelInfo
 from tests import onnx_models
 

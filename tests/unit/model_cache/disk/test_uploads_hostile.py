@@ -18,10 +18,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ndserve.errors import BodyTooLargeError, ConflictError, InvalidModelError, StoreFullError
-from ndserve.model_cache.repository import scan
-from ndserve.model_cache.uploads import Upload, clean_up
+from ndserve.model_cache.disk.repository import scan
+from ndserve.model_cache.disk.uploads import Upload, clean_up
 from tests import onnx_models
-from tests.unit.model_cache.test_uploads import LIMIT, MODEL, OTHER, content, put
+from tests.unit.model_cache.disk.test_uploads import LIMIT, MODEL, OTHER, content, put
 
 ALONE = "which one uploaded file cannot bring; copy such a model into the model folder instead"
 
@@ -224,7 +224,7 @@ def test_an_upload_is_abandoned_once_the_write_under_way_is_over(tmp_path: Path)
 KILLED = """
 import os, sys
 from pathlib import Path
-from ndserve.model_cache import repository, uploads
+from ndserve.model_cache.disk import repository, uploads
 
 root, step, data = Path(sys.argv[1]), sys.argv[2], bytes.fromhex(sys.argv[3])
 

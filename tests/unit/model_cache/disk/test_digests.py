@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from ndserve.errors import ModelLoadError, StartupError
-from ndserve.model_cache.digests import AllowedDigests, ContentDigest, digest_of
-from ndserve.model_cache.repository import scan
+from ndserve.model_cache.disk.digests import AllowedDigests, ContentDigest, digest_of
+from ndserve.model_cache.disk.repository import scan
 from ndserve.model_info import ModelInfo
 from tests import onnx_models
 

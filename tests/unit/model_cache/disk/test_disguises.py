@@ -9,9 +9,9 @@ import pytest
 from onnx import load_model_from_string
 
 from ndserve.errors import ModelLoadError
-from ndserve.model_cache.onnx_file import read_signature
+from ndserve.model_cache.disk.onnx_file import read_signature
 from tests import onnx_models
-from tests.unit.model_cache.test_protobuf import varint
+from tests.unit.model_cache.disk.test_protobuf import varint
 
 
 def text(number: int, content: bytes, *, tag: bytes = b"") -> bytes:

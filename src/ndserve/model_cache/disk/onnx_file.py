@@ -16,7 +16,7 @@ import numpy as np
 
 from ndserve.dtypes import NARROW, PLAIN, TEXT, TEXT_NAME
 from ndserve.errors import ModelLoadError
-from ndserve.model_cache.protobuf import (
+from ndserve.model_cache.disk.protobuf import (
     SHORT,
     CutOffError,
     Message,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from watchfiles import Change, awatch
 
-from ndserve.model_cache.repository import MODEL_FILE, OPTIONS_FILE
+from ndserve.model_cache.disk.repository import MODEL_FILE, OPTIONS_FILE
 from ndserve.types import NAME
 
 TICK_MS = 250

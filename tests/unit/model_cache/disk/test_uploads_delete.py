@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from ndserve.errors import ConflictError, StoreFullError, UnknownTargetError
-from ndserve.model_cache.repository import scan
-from ndserve.model_cache.uploads import clean_up, remove_version
+from ndserve.model_cache.disk.repository import scan
+from ndserve.model_cache.disk.uploads import clean_up, remove_version
 from tests import onnx_models
-from tests.unit.model_cache.test_repository import single
-from tests.unit.model_cache.test_uploads import MODEL, content, put
-from tests.unit.model_cache.test_uploads_hostile import full
+from tests.unit.model_cache.disk.test_repository import single
+from tests.unit.model_cache.disk.test_uploads import MODEL, content, put
+from tests.unit.model_cache.disk.test_uploads_hostile import full
 
 
 def remove(root: Path, name: str, version: str = "1") -> None:

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from ndserve.errors import ModelLoadError, StartupError
-from ndserve.model_cache.model_toml import read_options
-from ndserve.model_cache.repository import scan
+from ndserve.model_cache.disk.model_toml import read_options
+from ndserve.model_cache.disk.repository import scan
 from ndserve.model_info import ModelInfo, ModelOptions
 from ndserve.types import TensorSpec
 from tests import onnx_models
 
-REPOSITORY = Path(__file__).parents[3] / "models"
+REPOSITORY = Path(__file__).parents[4] / "models"
 
 
 def found(root: Path) -> list[tuple[str, str]]:

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from ndserve.errors import StartupError
-from ndserve.model_cache import repository
-from ndserve.model_cache.onnx_file import read_signature
+from ndserve.model_cache.disk import repository
+from ndserve.model_cache.disk.onnx_file import read_signature
 from tests import onnx_models
 
 
@@ -41,7 +41,7 @@ def test_the_files_of_other_models_are_not_read(tmp_path: Path, monkeypatch: pyt
 
     for name in "abc":
         lay(tmp_path, name)
-    monkeypatch.setattr("ndserve.model_cache.repository.read_signature", noting)
+    monkeypatch.setattr("ndserve.model_cache.disk.repository.read_signature", noting)
     repository.scan(tmp_path, "b")
     assert read == ["b"]
 

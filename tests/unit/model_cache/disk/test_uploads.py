@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from ndserve.errors import ConflictError, DigestMismatchError, InvalidInputError
-from ndserve.model_cache.repository import scan
-from ndserve.model_cache.uploads import MAX_NAME, Upload
+from ndserve.model_cache.disk.repository import scan
+from ndserve.model_cache.disk.uploads import MAX_NAME, Upload
 from ndserve.model_info import ModelInfo
 from tests import onnx_models
-from tests.unit.model_cache.test_repository import single
+from tests.unit.model_cache.disk.test_repository import single
 
 MODEL: bytes = onnx_models.double().SerializeToString()
 OTHER: bytes = onnx_models.double(["batch", 5]).SerializeToString()

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from ndserve.errors import ModelLoadError
-from ndserve.model_cache.onnx_file import read_signature
-from ndserve.model_cache.protobuf import Span, fields_of
+from ndserve.model_cache.disk.onnx_file import read_signature
+from ndserve.model_cache.disk.protobuf import Span, fields_of
 from tests import onnx_models
-from tests.unit.model_cache.test_onnx_file import OPERATOR_SETS, read
+from tests.unit.model_cache.disk.test_onnx_file import OPERATOR_SETS, read
 
 WHOLE: bytes = onnx_models.double().SerializeToString()
 

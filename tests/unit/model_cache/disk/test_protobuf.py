@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ndserve.model_cache.protobuf import SHORT, Span, fields_of, near, text_of
+from ndserve.model_cache.disk.protobuf import SHORT, Span, fields_of, near, text_of
 
 Field = tuple[int, int | bytes]
 
