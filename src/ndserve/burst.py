@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 JOINED = 64 * 1024
 """Up to this size an answer is held and joined; what is larger is cheaper to write apart."""
 
+LINGER_SECONDS = 30.0
+"""How long the rest of a body is thrown away whose request has been answered with the end of the connection."""
 
 _BODY_HEADERS = (b"content-length", b"transfer-encoding")
 
@@ -60,9 +62,11 @@ class Burst:
 class BurstTransport:
     """A transport that writes at the end of the turn. Everything else is the transport's own."""
 
-    def __init__(self, transport: asyncio.Transport, burst: Burst) -> None:
+    def __init__(self, transport: asyncio.Transport, burst: Burst, lingers: Callable[[], bool] = lambda: False) -> None:
+        """`lingers` is asked before a close: whether the client is to be heard out, and this side alone is to end."""
         self._transport = transport
         self._burst = burst
+        self._lingers = lingers
         self._held = b""
         self.is_closing = transport.is_closing
         self.get_extra_info = transport.get_extra_info
@@ -82,7 +86,11 @@ class BurstTransport:
 
     def close(self) -> None:
         self.flush()
-        self._transport.close()
+        if self._lingers():
+            self.is_closing = _closing
+            self._transport.write_eof()
+        else:
+            self._transport.close()
 
     def flush(self) -> None:
         """Write what is held; nothing where that has happened already."""
@@ -92,6 +100,10 @@ class BurstTransport:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
+
+
+def _closing() -> bool:
+    return True
 
 
 class Exchange:
@@ -183,9 +195,11 @@ class BurstProtocol(HttpToolsProtocol):
 
     _next: tuple[RequestResponseCycle, ASGI3Application] | None = None
     _starting = False
+    _lingering: asyncio.TimerHandle | None = None
+    """When the connection is closed for good, once all has been said and the rest of a body is still coming."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(cast(asyncio.Transport, BurstTransport(transport, self.burst)))
+        super().connection_made(cast(asyncio.Transport, BurstTransport(transport, self.burst, self._lingers)))
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
@@ -194,10 +208,26 @@ class BurstProtocol(HttpToolsProtocol):
             self._running.message_event.set()
         if self.timeout_keep_alive_task is not None:
             self.timeout_keep_alive_task.cancel()
+        if self._lingering is not None:
+            self._lingering.cancel()
         if self.when_gone is not None:
             self.when_gone()
 
+    def _lingers(self) -> bool:
+        # A client that sends all of its body before it reads would never see why it was refused: the system resets a
+        # connection that is closed with something unread (https://www.rfc-editor.org/rfc/rfc9112#section-9.6).
+        cycle = cast(RequestResponseCycle | None, self.cycle)  # None before the first request
+        if self._lingering is not None or cycle is None or not (cycle.response_complete and cycle.more_body):
+            return False
+        if not self.transport.can_write_eof():
+            return False  # TLS cannot
+        self._lingering = self.loop.call_later(LINGER_SECONDS, self.transport.close)
+        self.flow.resume_reading()
+        return True
+
     def data_received(self, data: bytes) -> None:
+        if self._lingering is not None:
+            return
         # A request begins only when all of the data has been read: then its body has mostly arrived.
         self._starting = True
         try:

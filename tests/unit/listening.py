@@ -80,11 +80,11 @@ class Listening:
     def __init__(self, app: App, server: uvicorn.Server, port: int) -> None:
         self.service: InferenceService = app.state.service
         self._server = server
-        self._port = port
+        self.port = port
 
     @asynccontextmanager
     async def connected(self) -> AsyncIterator[Connection]:
-        connection = Connection(*await asyncio.open_connection("127.0.0.1", self._port))
+        connection = Connection(*await asyncio.open_connection("127.0.0.1", self.port))
         try:
             yield connection
         finally:
@@ -96,6 +96,19 @@ class Listening:
         (protocol,) = self._server.server_state.connections
         assert isinstance(protocol, BurstProtocol)
         return protocol
+
+
+def begun(log: list[bool]) -> Callable[[Begin], Begin]:
+    """Notes of each request whether it has begun without a coroutine."""
+
+    def around(begin: Begin) -> Begin:
+        def noting(scope: Scope, exchange: Exchange) -> bool:
+            log.append(begin(scope, exchange))
+            return log[-1]
+
+        return noting
+
+    return around
 
 
 @asynccontextmanager

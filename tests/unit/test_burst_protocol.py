@@ -15,23 +15,10 @@ import pytest
 from ndserve.burst import Exchange
 from ndserve.routes.asgi import Scope
 from tests.routes.test_hang_up import run
-from tests.unit.listening import Begin, Connection, held, inference, listening
+from tests.unit.listening import Begin, Connection, begun, held, inference, listening
 
 GET = b"GET /v2/health/live HTTP/1.1\r\nHost: test\r\n\r\n"
 UNKNOWN = b"GET /v2/nothing HTTP/1.1\r\nHost: test\r\n\r\n"
-
-
-def begun(log: list[bool]) -> Callable[[Begin], Begin]:
-    """Notes of each request whether it has begun without a coroutine."""
-
-    def around(begin: Begin) -> Begin:
-        def noting(scope: Scope, exchange: Exchange) -> bool:
-            log.append(begin(scope, exchange))
-            return log[-1]
-
-        return noting
-
-    return around
 
 
 def over_a_socket(test: Callable[[Connection], Coroutine[Any, Any, None]], *, direct: list[bool] | None = None) -> None:
